@@ -1,0 +1,84 @@
+"""Background loops: started each minute, they work a little over a minute, one leader at a time.
+
+The leader holds a Postgres advisory lock on a connection of its own. When its function dies the server sees the
+connection end and frees the lock, so the run that stands by takes over at its next try.
+"""
+
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from booking.platform.postgres import DatabaseAway, Server
+from booking.platform.problems import Refusal
+from booking.platform.settings import settings
+from booking.platform.telemetry import logger, start_correlation
+
+_STAND_BY_TICK_S = 0.5
+_PAUSE_AFTER_FAULT_S = 1.0
+_TRY_LEAD = "select pg_try_advisory_lock(:space, :name)"
+_STILL_LEADING = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+_LOCK_SPACE = 0x656E63  # 'enc': keeps the loops' locks apart from the per-person ones
+
+
+def run_loop(name: str, tick_s: float, work: Callable[[], int], *, run_s: float | None = None) -> dict[str, Any]:
+    """Call ``work`` every ``tick_s`` seconds while leading, and at once again while it reports work done in full.
+
+    ``work`` returns how many things it did. Its faults are logged and end only the tick. Returns what the run did:
+    ``led`` (whether it ever led), ``ticks``, ``done``, ``faults``.
+    """
+    start_correlation(None)
+    deadline_s = time.monotonic() + (run_s or settings().loop_run_s)
+    lease = _Lease(name)
+    report = {"loop": name, "led": False, "ticks": 0, "done": 0, "faults": 0}
+    try:
+        while (now_s := time.monotonic()) < deadline_s:
+            if not lease.held():
+                time.sleep(min(_STAND_BY_TICK_S, deadline_s - now_s))
+                continue
+            report["led"] = True
+            report["ticks"] += 1
+            pause_s = tick_s
+            try:
+                report["done"] += work()
+            except Exception as fault:
+                report["faults"] += 1
+                pause_s = max(tick_s, _PAUSE_AFTER_FAULT_S)
+                _log_fault(name, fault)
+            time.sleep(max(0.0, min(pause_s - (time.monotonic() - now_s), deadline_s - time.monotonic())))
+    finally:
+        lease.release()
+    logger().info("loop ended", **report)
+    return report
+
+
+class _Lease:
+    """Leadership of one loop: a session lock on a connection that does nothing else."""
+
+    def __init__(self, name: str) -> None:
+        self._key = zlib.crc32(name.encode()) - 2**31
+        self._server = Server(settings().database_url)
+        self._leading = False
+
+    def held(self) -> bool:
+        """Whether this run leads now; tries to take the lead when it does not."""
+        try:
+            if self._leading:
+                # A lost connection would be replaced by one without the lock: ask the server, on this very one.
+                self._leading = self._server.value(_STILL_LEADING, safe_to_repeat=False) > 0
+            if not self._leading:
+                self._leading = self._server.value(_TRY_LEAD, space=_LOCK_SPACE, name=self._key)
+        except DatabaseAway:
+            self._leading = False
+        return self._leading
+
+    def release(self) -> None:
+        """Step down: closing the connection frees the lock."""
+        self._server.close()
+
+
+def _log_fault(name: str, fault: Exception) -> None:
+    if isinstance(fault, Refusal):
+        logger().warning("loop tick put off", loop=name, reason=fault.slug)
+    else:
+        logger().exception("loop tick failed", loop=name)

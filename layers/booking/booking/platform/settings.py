@@ -1,0 +1,109 @@
+"""Configuration, read once from the environment into one frozen object that reports all its faults together."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from typing import Any, Literal, cast
+
+PREFIX = "ENCORE_"
+EdgeTrust = Literal["open", "api_key", "authorizer"]
+
+
+class SettingsError(RuntimeError):
+    """The environment lacks settings or holds unusable ones; the message lists every fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of the bundle. The environment variable of a field is ``ENCORE_`` and its name in capitals.
+
+    Fields without a default must be given. Times end in their unit.
+    """
+
+    database_url: str
+    replica_url: str
+    queue_redis_url: str
+    locks_redis_url: str
+    cache_redis_url: str
+    token_keys: str
+    """Signing keys as ``kid:hex,kid:hex``; the first signs, all verify (rotation throws nobody out)."""
+    person_secret: str
+    """Hex key of the hash that stands for a ``user_id`` wherever a person is a key or a field."""
+    danal_url: str
+    payco_url: str
+    kafka_bootstrap_servers: str
+    reservation_topic: str = "reservation-events"
+    dead_letter_topic: str = "reservation-events.dead-letter"
+    edge_trust: EdgeTrust = "authorizer"
+    """Who says ``user_id``; the safe answer is the default, ``open`` must be asked for."""
+
+    statement_timeout_ms: int = 3_000
+    lock_timeout_ms: int = 2_000
+    connect_timeout_s: float = 2.0
+    redis_timeout_s: float = 1.0
+
+    token_ttl_s: int = 7 * 24 * 3600
+    pass_ttl_s: int = 600
+    claim_window_s: int = 60
+    rebuild_hold_s: int = 15
+    polls_per_s_max: int = 2_000
+
+    hold_ttl_s: int = 300
+    hold_cap_s: int = 900
+    hold_after_decline_s: int = 60
+    seat_lock_ttl_ms: int = 3_000
+    seat_lock_wait_ms_max: int = 1_000
+
+    payment_deadline_s: int = 120
+    gateway_connect_timeout_s: float = 1.0
+    gateway_read_timeout_s: float = 2.5
+    payment_check_backoff_s_max: int = 15
+
+    loop_run_s: int = 65
+    """How long one run of a background loop lasts: a little over a minute, so that the next run stands by."""
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {"edge_trust": ("open", "api_key", "authorizer")}
+
+
+def load_settings(environment: Mapping[str, str]) -> Settings:
+    """Build the settings from ``environment``.
+
+    Raises SettingsError naming every missing or malformed variable at once, so that a deployment is mended in one go.
+    """
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for field in fields(Settings):
+        variable = PREFIX + field.name.upper()
+        text = environment.get(variable)
+        if text is None or text == "":
+            if field.default is MISSING:
+                faults.append(f"{variable} is not set")
+            continue
+        try:
+            values[field.name] = _parse(field.name, cast(Callable[[str], Any], field.type), text)
+        except ValueError as fault:
+            faults.append(f"{variable}: {fault}")
+    if faults:
+        raise SettingsError("unusable settings: " + "; ".join(faults))
+    return Settings(**values)
+
+
+def _parse(name: str, kind: Callable[[str], Any], text: str) -> Any:
+    if name in _CHOICES:
+        if text not in _CHOICES[name]:
+            raise ValueError(f"must be one of {', '.join(_CHOICES[name])}")
+        return text
+    if kind in (int, float):
+        number = kind(text)
+        if number <= 0:
+            raise ValueError("must be greater than zero")
+        return number
+    return text
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises SettingsError when the environment is unusable."""
+    return load_settings(os.environ)

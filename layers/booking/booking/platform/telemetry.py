@@ -1,0 +1,55 @@
+"""Structured logs and metrics of one function, and the correlation id that ties a request to its Kafka records."""
+
+import os
+import sys
+import threading
+import uuid
+from contextvars import ContextVar
+from functools import cache
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+
+CORRELATION_HEADER = "x-correlation-id"
+_CORRELATION_LENGTH_MAX = 64
+
+_correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
+_write_lock = threading.Lock()
+
+
+@cache
+def logger() -> Logger:
+    """The function's structured logger (service name from POWERTOOLS_SERVICE_NAME)."""
+    return Logger()
+
+
+def correlation_id() -> str:
+    """The id of the request (or of the event) that is being worked on; '-' outside of one."""
+    return _correlation_id.get()
+
+
+def start_correlation(offered: str | None) -> str:
+    """Adopt the caller's correlation id when it is short and plain, else make one; returns the id in force."""
+    usable = offered and len(offered) <= _CORRELATION_LENGTH_MAX and offered.replace("-", "").isalnum()
+    adopted = offered if offered and usable and offered.isascii() else uuid.uuid4().hex
+    _correlation_id.set(adopted)
+    return adopted
+
+
+def count(name: str, **dimensions: str) -> None:
+    """Count one occurrence of ``name`` as a CloudWatch metric in embedded metric format."""
+    measure(name, 1, MetricUnit.Count, **dimensions)
+
+
+def measure(name: str, value: float, unit: MetricUnit, **dimensions: str) -> None:
+    """Record one value of the metric ``name``. Silent where POWERTOOLS_METRICS_DISABLED is set."""
+    if os.environ.get("POWERTOOLS_METRICS_DISABLED", "").lower() in ("true", "1"):
+        return
+    # EphemeralMetrics keeps no state between calls: the shared Metrics object mixes up threads of the fast gateway.
+    metrics = EphemeralMetrics()
+    for dimension, text in dimensions.items():
+        metrics.add_dimension(dimension, text)
+    metrics.add_metric(name, unit, value)
+    with _write_lock:
+        metrics.flush_metrics()
+        sys.stdout.flush()
