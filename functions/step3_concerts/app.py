@@ -1,0 +1,20 @@
+"""Step 3: the concerts on sale and to come."""
+
+from booking import catalog
+from booking.catalog.concerts import CACHE_CONTROL
+from booking.platform.edge import StepApp, answer_with_etag, encode, path_id
+
+app = StepApp("step3_concerts")
+
+
+@app.route("/concerts")
+def list_concerts():
+    query = app.current_request.query_params or {}
+    page = catalog.list_concerts(query.get("limit"), query.get("cursor"))
+    return answer_with_etag(app, encode(page), Cache_Control=CACHE_CONTROL)
+
+
+@app.route("/concerts/{concert_id}")
+def show_concert(concert_id):
+    concert = catalog.find_concert(path_id(concert_id, catalog.ConcertUnknown))
+    return answer_with_etag(app, encode(concert), Cache_Control=CACHE_CONTROL)

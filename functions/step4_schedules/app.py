@@ -1,0 +1,13 @@
+"""Step 4: the schedules of a concert, with seats left."""
+
+from booking import catalog
+from booking.catalog.schedules import CACHE_CONTROL
+from booking.platform.edge import StepApp, answer_with_etag, encode, path_id
+
+app = StepApp("step4_schedules")
+
+
+@app.route("/concerts/{concert_id}/schedules")
+def list_schedules(concert_id):
+    schedules = catalog.list_schedules(path_id(concert_id, catalog.ConcertUnknown))
+    return answer_with_etag(app, encode(schedules), Cache_Control=CACHE_CONTROL)

@@ -1,0 +1,37 @@
+"""Step 7: pay for a reservation."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from booking import payment, seats
+from booking.payment.payments import POLL_AFTER_S
+from booking.platform.edge import (
+    StepApp,
+    StrictStruct,
+    answer,
+    bearer,
+    body_hash,
+    idempotency_key,
+    path_uuid,
+    read_body,
+)
+from booking.queue import read_pass
+from booking.seats.holds import Attempt
+
+app = StepApp("step7_pay")
+
+
+class PayRequest(StrictStruct):
+    method: Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+
+
+@app.route("/reservations/{reservation_id}/payments", methods=["POST"])
+def pay(reservation_id):
+    shopper, key = read_pass(bearer(app)), idempotency_key(app)
+    request = read_body(app, PayRequest)
+    reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
+    paid = payment.pay(Attempt(shopper, key, body_hash(app)), reservation_id, request.method)
+    if paid.pending:
+        return answer(paid.payment | {"options": payment.OPTIONS}, 202, Retry_After=str(POLL_AFTER_S))
+    return answer(paid.payment, 201)

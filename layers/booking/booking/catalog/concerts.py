@@ -1,0 +1,69 @@
+"""Step 3: the concerts."""
+
+import base64
+import binascii
+from typing import Any
+
+from booking.platform.postgres import Row, read_anywhere
+from booking.platform.problems import BadRequest, NotFound
+from booking.platform.resources import read_text
+
+PAGE_SIZE_DEFAULT = 20
+PAGE_SIZE_MAX = 100
+CACHE_CONTROL = "public, max-age=30"
+
+_CONCERTS = read_text(__package__, "sql/concerts.sql")
+_CONCERT = read_text(__package__, "sql/concert.sql")
+
+
+class ConcertUnknown(NotFound):
+    """There is no such concert."""
+
+    slug = "concert-unknown"
+
+
+def list_concerts(limit: str | None, cursor: str | None) -> dict[str, Any]:
+    """One page: ``{"concerts": [...], "next_cursor": text or null}``. Raises BadRequest for an unusable page."""
+    size = _page_size(limit)
+    rows = read_anywhere(_CONCERTS, after=_decode_cursor(cursor), limit=size + 1)
+    page = [_concert(row) for row in rows[:size]]
+    more = len(rows) > size
+    return {"concerts": page, "next_cursor": _encode_cursor(page[-1]["id"]) if more else None}
+
+
+def find_concert(concert_id: int) -> dict[str, Any]:
+    """One concert. Raises ConcertUnknown."""
+    rows = read_anywhere(_CONCERT, concert_id=concert_id)
+    if not rows:
+        raise ConcertUnknown(f"no concert {concert_id}")
+    return _concert(rows[0])
+
+
+def _concert(row: Row) -> dict[str, Any]:
+    names = ("id", "title", "artist", "venue", "sales_open_at", "status")
+    return dict(zip(names, row, strict=True))
+
+
+def _page_size(text: str | None) -> int:
+    if text is None:
+        return PAGE_SIZE_DEFAULT
+    if text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= PAGE_SIZE_MAX:
+        return int(text)
+    raise BadRequest(f"limit must be a whole number from 1 to {PAGE_SIZE_MAX}")
+
+
+def _encode_cursor(concert_id: int) -> str:
+    return base64.urlsafe_b64encode(f"after:{concert_id}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor[:64] + "=" * (-len(cursor[:64]) % 4)).decode("ascii")
+        name, _, number = text.partition(":")
+        if name == "after" and number.isdigit() and int(number) < 2**63:
+            return int(number)
+    except (binascii.Error, ValueError):
+        pass
+    raise BadRequest("cursor must be the next_cursor of an earlier answer")

@@ -1,0 +1,1 @@
+"""Watching over the whole: the audit that proves the sale."""

@@ -1,0 +1,178 @@
+"""The audit: the invariants of a sale, checked from committed data and from the gateways' own books.
+
+It believes nothing that the booking code says of itself: it reads the tables and the books. Each invariant is one
+statement and so one snapshot. Money is compared with books that are read after the snapshot, so work that ended in
+between can look wrong for a moment: a suspicion counts only if a second look finds it again.
+"""
+
+import http.client
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import msgspec
+
+from booking.platform.postgres import Server
+from booking.platform.resources import read_text
+from booking.platform.settings import settings
+
+GRACE_S = 60
+_BOOK_PAGE = 10_000
+_AUDIT_STATEMENT_TIMEOUT_MS = 120_000
+_SETTLE_TICK_S = 0.2
+
+Finding = tuple[str, str]
+"""What is wrong (a seat, a reservation, a person, an order) and how."""
+
+
+class AuditImpossible(RuntimeError):
+    """The audit could not look at everything it must look at; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One rule, by its number in the design, and the file of its statement (None: see ``_money``)."""
+
+    name: str
+    rule: str
+    sql: str | None
+
+
+INVARIANTS = (
+    Invariant("I1", "a seat belongs to at most one live reservation", "i1_one_live_reservation_per_seat"),
+    Invariant("I2", "confirmed means paid once, in full, and sold", "i2_confirmed_is_paid_and_sold"),
+    Invariant("I3", "the gateways' books agree with the reservations", None),
+    Invariant("I7", "the seat ledger, replayed, gives the seats", "i7_ledger_replays"),
+    Invariant("I8", "no seat is held past its hard cap", "i8_no_hold_past_its_cap"),
+    Invariant("I9", "nobody has more seats than the limit", "i9_nobody_over_the_limit"),
+)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What an audit found: violations by invariant, and what is still in flight by kind."""
+
+    violations: dict[str, list[Finding]]
+    in_flight: dict[str, int]
+    checked: dict[str, int] = field(default_factory=dict)
+    """How much was looked at: reservations, payments, ledger entries, book entries."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no invariant is broken."""
+        return not any(self.violations.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is in flight."""
+        return not any(self.in_flight.values())
+
+
+class Auditor:
+    """Reads one deployment: its primary database and its gateways' books."""
+
+    def __init__(self, database_url: str, gateway_urls: Iterable[str], *, hold_cap_s: int | None = None) -> None:
+        self._server = Server(database_url, statement_timeout_ms=_AUDIT_STATEMENT_TIMEOUT_MS)
+        self._gateway_urls = tuple(gateway_urls)
+        self._hold_cap_s = hold_cap_s or settings().hold_cap_s
+
+    def audit(self) -> Verdict:
+        """Check every invariant. Raises AuditImpossible when the database or a book cannot be read."""
+        verdict = self._look()
+        if verdict.passed:
+            return verdict
+        again = self._look()
+        confirmed = {
+            name: [finding for finding in found if finding in again.violations[name]]
+            for name, found in verdict.violations.items()
+        }
+        return Verdict(confirmed, again.in_flight, again.checked)
+
+    def settle(self, timeout_s: float, progress: Callable[[Mapping[str, int]], None]) -> bool:
+        """Wait until nothing is in flight, at most ``timeout_s``; returns whether that came to pass."""
+        deadline_s = time.monotonic() + timeout_s
+        while any((waiting := self._in_flight()).values()):
+            if time.monotonic() >= deadline_s:
+                return False
+            progress(waiting)
+            time.sleep(_SETTLE_TICK_S)
+        return True
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._server.close()
+
+    def _look(self) -> Verdict:
+        violations = {invariant.name: list(self._violations(invariant)) for invariant in INVARIANTS}
+        return Verdict(violations, self._in_flight(), self._checked())
+
+    def _violations(self, invariant: Invariant) -> Iterator[Finding]:
+        if invariant.sql is None:
+            yield from self._money()
+            return
+        sql = read_text(__package__, f"sql/audit/{invariant.sql}.sql")
+        parameters = {"hold_cap_s": self._hold_cap_s} if ":hold_cap_s" in sql else {}
+        for subject, fault in self._server.rows(sql, **parameters):
+            yield subject, fault
+
+    def _money(self) -> Iterator[Finding]:
+        expected = self._server.rows(read_text(__package__, "sql/audit/i3_reservations_and_money.sql"), grace_s=GRACE_S)
+        books: Counter[str] = Counter()
+        for url in self._gateway_urls:
+            for entry in read_book(url):
+                books[entry.order_id] += entry.amount if entry.kind == "charge" else -entry.amount
+        for reservation_id, owed, status, in_flight in expected:
+            taken = books.pop(reservation_id, 0)
+            if taken != owed and not in_flight:
+                yield f"reservation {reservation_id}", f"is {status}: the books should hold {owed} for it, they hold {taken}"
+        for order_id, taken in books.items():
+            if taken and not self._knows(order_id):
+                yield f"order {order_id}", f"the books hold {taken} for it, and no reservation with a payment is called so"
+
+    def _knows(self, order_id: str) -> bool:
+        # Begun after the snapshot of the reservations, before the books were read.
+        return bool(self._server.rows("select from payment where reservation_id::text = :order_id", order_id=order_id))
+
+    def _in_flight(self) -> dict[str, int]:
+        return {kind: count for kind, count in self._server.rows(read_text(__package__, "sql/audit/in_flight.sql"))}
+
+    def _checked(self) -> dict[str, int]:
+        tables = {"reservations": "reservation", "payments": "payment", "ledger entries": "seat_ledger"}
+        return {name: self._server.value(f"select count(*) from {table}") for name, table in tables.items()}
+
+
+class BookEntry(msgspec.Struct, frozen=True):
+    """One movement of money in a gateway's book: a charge or a refund of an order."""
+
+    seq: int
+    kind: str
+    order_id: str
+    amount: int
+
+
+class _BookPage(msgspec.Struct, frozen=True):
+    entries: list[BookEntry]
+    next_after: int | None
+
+
+def read_book(url: str) -> Iterator[BookEntry]:
+    """Every entry of the book of the gateway at ``url``. Raises AuditImpossible when it cannot be read."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=30)
+    after: int | None = 0
+    try:
+        while after is not None:
+            connection.request("GET", f"/_book?after={after}&limit={_BOOK_PAGE}")
+            response = connection.getresponse()
+            text = response.read()
+            if response.status != 200:
+                raise AuditImpossible(f"the gateway at {url} answered {response.status} for its book")
+            page = msgspec.json.decode(text, type=_BookPage)
+            yield from page.entries
+            after = page.next_after
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as fault:
+        raise AuditImpossible(f"the book of the gateway at {url} cannot be read: {fault}") from fault
+    finally:
+        connection.close()

@@ -1,0 +1,9 @@
+-- Work that has not come to its end yet, by kind; what the audit waits for when it is asked to settle.
+select 'payments pending', count(*) from payment where status = 'pending'
+union all
+select 'refunds owed', count(*) from payment where status = 'refunding'
+union all
+select 'events unpublished', count(*) from outbox where published_at is null
+union all
+select 'tickets to issue', count(*) from reservation r
+where r.status = 'confirmed' and not exists (select from ticket t where t.reservation_id = r.id)

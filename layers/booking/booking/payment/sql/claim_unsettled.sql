@@ -1,0 +1,17 @@
+-- Take the payments whose next check is due, at most :limit of them, skipping those that somebody else has just taken.
+-- Each is put off by the capped exponential backoff at once, so that a job that dies leaves them to its successor.
+update payment p set
+    checks = p.checks + 1,
+    next_check_at = clock_timestamp() + make_interval(
+        secs => least(cast(:backoff_s_max as integer), power(2, least(p.checks, 10))) * (0.5 + random() / 2))
+from (
+    select id from payment
+    where status in ('pending', 'refunding') and next_check_at <= clock_timestamp()
+      and (cast(:reservation_id as uuid) is null or reservation_id = cast(:reservation_id as uuid))
+    order by next_check_at
+    limit cast(:limit as integer)
+    for update skip locked
+) due
+where p.id = due.id
+returning p.id::text, p.reservation_id::text, p.gateway, p.amount, p.currency, p.method, p.status,
+          p.deadline_at <= clock_timestamp() as past_deadline

@@ -1,0 +1,45 @@
+-- Record what a gateway surely did with a payment: the one place where a payment's outcome becomes a reservation's fate.
+-- p_outcome: captured | declined | cancelled (nothing was taken and nothing can be any more).
+-- Safe to call again, by anyone who has learnt the outcome: a payment that is settled stays as it is.
+--
+-- captured: the seats are sold. Where the hold had lapsed, the same seats are retaken if all of them are still free and
+--   the person's limit allows; else the money must go back: the payment is 'refunding' and the reservation 'refunded'.
+-- declined, cancelled: the hold goes on, for at least p_hold_after_decline_s more (within its cap), if it still has its
+--   seats; else it has expired. Where p_give_up is set (the person cancelled), the seats are put back at once.
+-- Answers {"payment", "reservation_status", "concert_id", "schedule_id", "person", "pass_id", "settled_now"}.
+create or replace function settle_payment(
+    p_payment_id uuid,
+    p_outcome text,
+    p_detail text,
+    p_hold_after_decline_s integer,
+    p_give_up boolean,
+    p_correlation_id text
+) returns json
+language plpgsql as $$
+declare
+    v_now timestamptz;
+    v_payment payment;
+    v_mine reservation;
+    v_settled_now boolean := false;
+begin
+    select r.* into strict v_mine from reservation r join payment p on p.reservation_id = r.id where p.id = p_payment_id;
+    perform pg_advisory_xact_lock(hashtextextended(v_mine.person, 0));
+    select * into strict v_mine from reservation where id = v_mine.id for update;
+    select * into strict v_payment from payment where id = p_payment_id for update;
+    v_now := clock_timestamp();
+    if v_payment.status = 'pending' then
+        v_settled_now := true;
+        if p_outcome = 'captured' then
+            perform settle_captured(v_payment, v_mine, p_detail, p_correlation_id, v_now);
+        else
+            perform settle_untaken(v_payment, v_mine, p_outcome, p_detail, p_hold_after_decline_s, p_give_up,
+                                   p_correlation_id, v_now);
+        end if;
+        select * into strict v_mine from reservation where id = v_mine.id;
+        select * into strict v_payment from payment where id = v_payment.id;
+    end if;
+    return json_build_object(
+        'payment', payment_facts(v_payment), 'reservation_status', v_mine.status, 'concert_id', v_mine.concert_id,
+        'schedule_id', v_mine.schedule_id, 'person', v_mine.person, 'pass_id', v_mine.pass_id,
+        'settled_now', v_settled_now);
+end $$;

@@ -1,0 +1,48 @@
+-- No money was taken and none will be: the hold goes on, or ends. Called by settle_payment, which documents it.
+create or replace function settle_untaken(
+    p_payment payment,
+    p_mine reservation,
+    p_outcome text,
+    p_detail text,
+    p_hold_after_decline_s integer,
+    p_give_up boolean,
+    p_correlation_id text,
+    p_at timestamptz
+) returns void
+language plpgsql as $$
+declare
+    v_seats record;
+    v_expires_at timestamptz;
+    v_goes_on boolean;
+begin
+    update payment set status = 'declined', detail = p_detail, settled_at = p_at where id = p_payment.id;
+    perform emit_event(p_mine.id, 'payment.declined',
+        reservation_facts(p_mine) || jsonb_build_object('payment_id', p_payment.id, 'outcome', p_outcome),
+        p_correlation_id, p_at);
+    if p_mine.status <> 'paying' then
+        return;
+    end if;
+    select array_agg(version order by number) as versions, bool_and(reservation_id = p_mine.id) as own into v_seats
+    from (
+        select number, version, reservation_id from seat
+        where schedule_id = p_mine.schedule_id and number = any (p_mine.seats)
+        order by number
+        for update
+    ) locked;
+    v_expires_at := least(p_mine.hard_cap_at,
+                          greatest(p_mine.expires_at, p_at + make_interval(secs => p_hold_after_decline_s)));
+    v_goes_on := coalesce(v_seats.own, false) and not p_give_up and v_expires_at > p_at;
+    if not v_goes_on then
+        perform release_seats(p_mine, case when p_give_up then 'released' else 'expired' end, p_at);
+        update reservation set status = case when p_give_up then 'cancelled' else 'expired' end, closed_at = p_at
+        where id = p_mine.id;
+        perform emit_event(p_mine.id, case when p_give_up then 'reservation.cancelled' else 'reservation.expired' end,
+                           reservation_facts(p_mine), p_correlation_id, p_at);
+        return;
+    end if;
+    if v_expires_at > p_mine.expires_at then
+        perform change_seats(p_mine.schedule_id, p_mine.seats, v_seats.versions, 'extended', 'held', v_expires_at,
+                             p_mine.id, p_at);
+    end if;
+    update reservation set status = 'held', expires_at = v_expires_at where id = p_mine.id;
+end $$;

@@ -1,0 +1,112 @@
+"""Step 6: hold seats for one person, all or none, and give them back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from booking.platform.postgres import primary
+from booking.platform.problems import BadRequest
+from booking.platform.resources import read_text
+from booking.platform.settings import settings
+from booking.platform.telemetry import correlation_id
+from booking.queue import Pass, TurnOver
+from booking.seats.locks import seat_locks
+from booking.seats.problems import (
+    KeyReused,
+    OverLimit,
+    PassOfAnotherConcert,
+    ScheduleUnknown,
+    SeatsUnknown,
+    SeatTaken,
+)
+from booking.seats.reservations import ReservationUnknown
+
+SEATS_PER_REQUEST_MAX = 4
+_HOLDS_PER_SWEEP = 200
+
+_HOLD = read_text(__package__, "sql/hold_seats.sql")
+_CANCEL = "select cancel_hold(:person, cast(:reservation_id as uuid), :correlation_id)::text"
+_EXPIRE = "select expire_holds(cast(:limit as integer), :correlation_id)::text"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Who asks, and under which idempotency key with a hash of what they ask for."""
+
+    shopper: Pass
+    key: str
+    body_hash: str
+
+
+def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[str, Any]:
+    """Hold the seats and return the reservation as step 6 shows it; for the same key and body, the earlier answer.
+
+    Raises BadRequest (how many, doubles), ScheduleUnknown, SeatsUnknown, PassOfAnotherConcert, TurnOver, SeatTaken,
+    OverLimit, KeyReused; then nothing has changed.
+    """
+    if not 1 <= len(numbers) <= SEATS_PER_REQUEST_MAX:
+        raise BadRequest(f"ask for 1 to {SEATS_PER_REQUEST_MAX} seats at a time", seats_max=SEATS_PER_REQUEST_MAX)
+    if len(set(numbers)) != len(numbers):
+        raise BadRequest("a seat number is there twice")
+    wanted = sorted(numbers)
+    with seat_locks(schedule_id, wanted):
+        # Safe to repeat: a second run under the same key finds what the first has done.
+        verdict = primary().document(
+            _HOLD,
+            person=attempt.shopper.person,
+            key=attempt.key,
+            body_hash=attempt.body_hash,
+            concert_id=attempt.shopper.concert_id,
+            pass_id=attempt.shopper.pass_id,
+            schedule_id=schedule_id,
+            numbers=wanted,
+            hold_ttl_s=settings().hold_ttl_s,
+            hold_cap_s=settings().hold_cap_s,
+            correlation_id=correlation_id(),
+        )
+    if verdict["outcome"] in ("held", "replayed"):
+        reservation: dict[str, Any] = verdict["answer"]
+        return reservation
+    raise _refusal(verdict, schedule_id)
+
+
+def release_hold(reservation_id: str, person: str) -> str:
+    """Give a hold back. Returns its status: ``cancelled``, or the one it had already ended with.
+
+    ``paying`` and ``confirmed`` come back unchanged: then there is a payment to deal with first.
+    Raises ReservationUnknown, also for a stranger's.
+    """
+    verdict = primary().document(
+        _CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id()
+    )
+    if verdict["outcome"] == "not-found":
+        raise ReservationUnknown(f"no reservation {reservation_id}")
+    return str(verdict.get("status", verdict["outcome"]))
+
+
+def expire_holds() -> int:
+    """Close lapsed holds and put their seats back; returns how many. The sweeper's work; lazy expiry needs none."""
+    return int(primary().document(_EXPIRE, limit=_HOLDS_PER_SWEEP, correlation_id=correlation_id()))
+
+
+def _refusal(verdict: dict[str, Any], schedule_id: int) -> Exception:
+    match verdict["outcome"]:
+        case "seats-taken":
+            return SeatTaken(f"taken: {verdict['seats']}", seats=verdict["seats"])
+        case "seats-unknown":
+            return SeatsUnknown(f"schedule {schedule_id} has no seats {verdict['seats']}", seats=verdict["seats"])
+        case "over-limit":
+            return OverLimit(
+                f"one person may have {verdict['limit']} seats of this concert; you have {verdict['has']}",
+                limit=verdict["limit"],
+                has=verdict["has"],
+            )
+        case "schedule-unknown":
+            return ScheduleUnknown(f"no schedule {schedule_id}")
+        case "wrong-concert":
+            return PassOfAnotherConcert(f"schedule {schedule_id} is not of the pass's concert")
+        case "turn-over":
+            return TurnOver("this pass belongs to a turn that is over; join the line again")
+        case "key-reused":
+            return KeyReused("use a new key for a new request")
+        case outcome:
+            raise AssertionError(f"hold_seats answered {outcome!r}")

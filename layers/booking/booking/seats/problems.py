@@ -1,0 +1,51 @@
+"""What can be refused about seats and holds."""
+
+from booking.platform.problems import Conflict, Forbidden, Gone, NotFound, Unprocessable
+
+
+class ScheduleUnknown(NotFound):
+    """There is no such schedule."""
+
+    slug = "schedule-unknown"
+
+
+class SeatsUnknown(NotFound):
+    """There are no such seats."""
+
+    slug = "seats-unknown"
+
+
+class PassOfAnotherConcert(Forbidden):
+    """This pass is for another concert."""
+
+    slug = "pass-of-another-concert"
+
+
+class SeatTaken(Conflict):
+    """Somebody else has a seat that you asked for; nothing was held."""
+
+    slug = "seat-taken"
+
+
+class OverLimit(Conflict):
+    """That would be more seats of this concert than one person may have."""
+
+    slug = "over-limit"
+
+
+class KeyReused(Unprocessable):
+    """This Idempotency-Key came before with another request."""
+
+    slug = "idempotency-key-reused"
+
+
+class HoldExpired(Gone):
+    """The hold is over and the seats may be somebody else's."""
+
+    slug = "hold-expired"
+
+
+class PaymentUnderWay(Conflict):
+    """A payment of this reservation is under way."""
+
+    slug = "payment-in-progress"

@@ -1,0 +1,50 @@
+-- What an event of a reservation does, once: ticket, notice, sales counters. The inbox row is written in the same
+-- transaction, so a record that comes again (a redrive, a replay of the whole topic) changes nothing.
+--
+-- Events of one reservation may arrive out of order. The counters only add and take away; the ticket looks at the
+-- reservation as it is now: who was refunded before the ticket was issued gets none.
+-- Answers {"applied", "sold_out"}: sold_out is null unless the event moved the concert's counters.
+create or replace function apply_reservation_event(
+    p_event_id uuid,
+    p_type text,
+    p_reservation_id uuid,
+    p_data jsonb,
+    p_ticket_code text
+) returns jsonb
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_mine reservation;
+    v_moved integer := 0;
+begin
+    insert into inbox as i (consumer, event_id, attempts, done_at) values ('tickets', p_event_id, 1, v_now)
+    on conflict (consumer, event_id) do update set attempts = i.attempts + 1, done_at = v_now where i.done_at is null;
+    if not found then
+        return jsonb_build_object('applied', false, 'sold_out', null);
+    end if;
+
+    -- Share: a refund that is about to commit is waited for, and then seen.
+    select * into strict v_mine from reservation where id = p_reservation_id for share;
+    if p_type = 'reservation.confirmed' then
+        v_moved := cardinality(v_mine.seats);
+        if v_mine.status = 'confirmed' then
+            insert into ticket (reservation_id, code, issued_at) values (v_mine.id, p_ticket_code, v_now)
+            on conflict (reservation_id) do nothing;
+        end if;
+    elsif p_type = 'reservation.refunded' then
+        v_moved := -cardinality(v_mine.seats);
+        update ticket set revoked_at = v_now where reservation_id = v_mine.id and revoked_at is null;
+    end if;
+
+    if p_type <> 'reservation.held' then
+        insert into notice (event_id, reservation_id, person, kind, data, created_at)
+        values (p_event_id, v_mine.id, v_mine.person, p_type, p_data, v_now)
+        on conflict (event_id) do nothing;
+    end if;
+    if v_moved = 0 then
+        return jsonb_build_object('applied', true, 'sold_out', null);
+    end if;
+    update schedule_sales set seats_sold = seats_sold + v_moved where schedule_id = v_mine.schedule_id;
+    return jsonb_build_object('applied', true, 'concert_id', v_mine.concert_id, 'sold_out', (
+        select sum(seats_sold) >= sum(seats_total) from schedule_sales where concert_id = v_mine.concert_id));
+end $$;
