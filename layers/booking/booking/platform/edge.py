@@ -97,10 +97,13 @@ def read_body[Body: StrictStruct](app: StepApp, kind: type[Body]) -> Body:
 
 
 def body_hash(app: StepApp) -> str:
-    """A hash of what the request asks for: path and body, with insignificant differences of the JSON removed."""
+    """A hash of what the request asks for: path parameters and body, insignificant differences of the JSON removed.
+
+    The route is not part of it: idempotency keys are kept apart by route already.
+    """
     request = app.current_request
-    canonical = msgspec.json.encode(msgspec.json.decode(request.raw_body or b"null"), order="sorted")
-    return hashlib.blake2b(request.path.encode() + b"\n" + canonical, digest_size=16).hexdigest()
+    asked = [request.uri_params, msgspec.json.decode(request.raw_body or b"null")]
+    return hashlib.blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
 
 
 def bearer(app: StepApp) -> str | None:
@@ -173,6 +176,7 @@ def _record(app: StepApp, response: Response, duration_s: float, correlation: st
     request = app.current_request
     logger().info(
         "answered",
+        step=app.app_name,
         method=request.method,
         route=request.context["resourcePath"],
         status=response.status_code,

@@ -1,5 +1,6 @@
 """Step 6: hold seats for one person, all or none, and give them back."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,11 @@ class Attempt:
     key: str
     body_hash: str
 
+    @property
+    def lock_owner(self) -> str:
+        """Names this attempt to the seat locks: the same for twins and retries, nobody else's."""
+        return hashlib.blake2b(f"{self.shopper.person} {self.key}".encode(), digest_size=16).hexdigest()
+
 
 def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[str, Any]:
     """Hold the seats and return the reservation as step 6 shows it; for the same key and body, the earlier answer.
@@ -48,7 +54,7 @@ def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[s
     if len(set(numbers)) != len(numbers):
         raise BadRequest("a seat number is there twice")
     wanted = sorted(numbers)
-    with seat_locks(schedule_id, wanted):
+    with seat_locks(schedule_id, wanted, attempt.lock_owner):
         # Safe to repeat: a second run under the same key finds what the first has done.
         verdict = primary().document(
             _HOLD,

@@ -5,7 +5,6 @@ Postgres anything, and is then refused. When Redis is away everybody goes straig
 """
 
 import random
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +24,13 @@ _BACKOFF_MAX_S = 0.200
 
 
 @contextmanager
-def seat_locks(schedule_id: int, numbers: Sequence[int]) -> Iterator[None]:
+def seat_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> Iterator[None]:
     """Hold the locks of these seats for the length of the block.
 
-    Raises SeatTaken, naming the seats, when others are busy with them for longer than ``seat_lock_wait_ms_max``.
+    ``owner`` names the attempt, the same for each retry of it: twins of one request must not keep each other out, they
+    wait for each other in Postgres and get one answer. Raises SeatTaken, naming the seats, when others are busy with
+    them for longer than ``seat_lock_wait_ms_max``.
     """
-    owner = secrets.token_hex(8)
     try:
         locked = _wait_for_locks(schedule_id, numbers, owner)
     except RedisError:

@@ -60,14 +60,13 @@ class Relay:
 
     async def _send(self, rows: Sequence[Row]) -> None:
         if self._producer is None:
-            producer = AIOKafkaProducer(
+            self._producer = AIOKafkaProducer(
                 bootstrap_servers=settings().kafka_bootstrap_servers,
                 acks="all",
                 enable_idempotence=True,
                 request_timeout_ms=_REQUEST_TIMEOUT_MS,
             )
-            await producer.start()
-            self._producer = producer
+            await self._producer.start()
         acknowledged = [await self._producer.send(*_record(row)) for row in rows]
         await asyncio.gather(*acknowledged)
 

@@ -1,0 +1,8 @@
+"""Every minute, for a little over a minute: let waiting people in and copy admissions to Postgres, every second."""
+
+from booking.platform.loops import run_loop
+from booking.queue.admissions import keep_lines_moving
+
+
+def handler(event, context):
+    return run_loop("admit_waiting", 1.0, keep_lines_moving)

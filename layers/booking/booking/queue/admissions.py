@@ -1,0 +1,112 @@
+"""The record of who was let in: the lines' streams, copied to Postgres once a second.
+
+A stream holds exactly what is not stored yet: its entries are removed after the statement that stores them has
+committed. So a copy that dies, or two that overlap, store an entry twice at worst, which the statement makes harmless.
+"""
+
+from typing import Any, cast
+
+from booking.platform.postgres import primary
+from booking.platform.redis import redis, redis_away_refuses
+from booking.platform.resources import read_text
+from booking.queue.keys import line_key
+from booking.queue.line import let_in_waiting
+
+_BATCH = 2000
+_BATCHES_PER_TICK = 50
+_RUNNING_LINES = read_text("booking.queue", "sql/running_lines.sql")
+_COPY_ADMISSIONS = read_text("booking.queue", "sql/copy_admissions.sql")
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+Turns = dict[str, dict[str, Any]]
+
+
+def keep_lines_moving() -> int:
+    """One tick of the background loop: let people in where nobody polls, then copy what happened.
+
+    Answers how many people and entries it moved. Raises RedisAway, DatabaseAway.
+    """
+    lines = running_lines()
+    admitted = sum(let_in_waiting(concert_id, sold_out) for concert_id, sold_out in lines.items())
+    return admitted + sum(_copy_line(concert_id) for concert_id in lines)
+
+
+def copy_admissions() -> int:
+    """Store in ``admission`` what the streams of all running lines hold; answers the number of entries stored.
+
+    Raises RedisAway, DatabaseAway.
+    """
+    return sum(_copy_line(concert_id) for concert_id in running_lines())
+
+
+def running_lines() -> dict[int, bool]:
+    """The concerts that may have people inside, and whether each is sold out. Raises DatabaseAway.
+
+    Postgres knows them however much Redis forgets.
+    """
+    return {concert_id: sold_out for concert_id, sold_out in primary().rows(_RUNNING_LINES)}
+
+
+def _copy_line(concert_id: int) -> int:
+    key, copied = line_key(concert_id, "admissions"), 0
+    for _ in range(_BATCHES_PER_TICK):
+        with redis_away_refuses():
+            entries = cast(list[Entry], redis("queue").xrange(key, count=_BATCH))
+        if entries:
+            _store(concert_id, entries)
+            with redis_away_refuses():
+                redis("queue").xtrim(key, minid=_after(entries[-1][0]), approximate=False)
+            copied += len(entries)
+        if len(entries) < _BATCH:
+            break
+    return copied
+
+
+def _after(entry_id: bytes) -> str:
+    """The smallest id above ``entry_id``."""
+    milliseconds, _, sequence = entry_id.decode().partition("-")
+    return f"{milliseconds}-{int(sequence) + 1}"
+
+
+def _store(concert_id: int, entries: list[Entry]) -> None:
+    turns = merge_entries(entries)
+    rows = list(turns.values())
+
+    def column(name: str) -> list[Any]:
+        return [row.get(name) for row in rows]
+
+    primary().rows(
+        _COPY_ADMISSIONS,
+        concert_id=concert_id,
+        pass_ids=list(turns),
+        persons=column("person"),
+        epochs=column("epoch"),
+        numbers=column("number"),
+        places=column("place"),
+        entered_afters=column("entered_after"),
+        admitteds_us=column("admitted_us"),
+        claimeds_us=column("claimed_us"),
+        expireds_us=column("expires_us"),
+        endeds_us=column("ended_us"),
+        end_reasons=column("end_reason"),
+    )
+
+
+def merge_entries(entries: list[Entry]) -> Turns:
+    """What the entries say of each turn, by pass id: one statement must not touch a row twice."""
+    turns: Turns = {}
+    for _, raw in entries:
+        entry = {name.decode(): value.decode() for name, value in raw.items()}
+        turn = turns.setdefault(entry["pass_id"], {"person": entry["person"]})
+        at_us = int(entry["at_us"])
+        match entry["type"]:
+            case "admit":
+                turn["admitted_us"] = at_us
+                turn |= {name: int(entry[name]) for name in ("epoch", "number", "place", "entered_after")}
+            case "claim":
+                turn["claimed_us"] = at_us
+            case "end":
+                turn |= {"ended_us": at_us, "end_reason": entry["reason"]}
+        if "expires_us" in entry:
+            turn["expires_us"] = max(int(entry["expires_us"]), turn.get("expires_us", 0))
+    return turns

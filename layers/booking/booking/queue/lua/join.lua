@@ -1,0 +1,35 @@
+-- join: give a person a place in the line, and let in whoever may come in, which may be that person.
+--
+-- ARGV  5 person  6 jitter, 0..1
+-- Answers  REBUILD, RESTORING, ADMITTED, WAITING (created 1: a new place, 0: the place they had), SOLD_OUT, CLOSED,
+--          NOT_OPEN
+-- Safe to run twice: the second run finds the person waiting or inside and answers the same place, with created 0.
+
+local gate = read_gate()
+if not gate then return rebuild() end
+local now = clock_us()
+local person, jitter = ARGV[5], tonumber(ARGV[6])
+
+expire_leases(gate, now, person)
+local created, place, pass = 0, nil, read_pass(person)
+if not pass then
+  if gate.state ~= 'open' then return { 'CLOSED', gate.message } end
+  if now < gate.opens_us then return { 'NOT_OPEN', gate.opens_us } end
+  place = tonumber(redis.call('ZSCORE', WAITING, person) or false)
+  local away = not place and tonumber(redis.call('ZSCORE', AWAY, person) or false)
+  if gate.sold_out == 1 then
+    place = place or away or next_place(gate, now)
+    write_gate(gate)
+    return { 'SOLD_OUT', gate.epoch, place }
+  end
+  if away then
+    place = away
+    return_to_line(gate, person, place)
+  elseif not place then
+    place = next_place(gate, now)
+    redis.call('ZADD', WAITING, text(place), person)
+    created = 1
+  end
+end
+
+return admit_and_answer(gate, person, place, pass, now, created, jitter)

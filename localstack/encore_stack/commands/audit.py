@@ -1,0 +1,105 @@
+"""`scripts/audit`: check the invariants of the sale."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from booking.operations.audit import INVARIANTS, AuditImpossible, Auditor, Verdict
+from booking.platform.postgres import DatabaseAway
+from encore_stack.instance import Instance, function_environment
+
+_SETTLE_S_DEFAULT = 120
+_FINDINGS_SHOWN_MAX = 10
+_PROGRESS_S = 2.0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit codes: 0 passed, 1 an invariant is broken, 2 the audit could not be made, 3 work would not settle."""
+    options = _parser().parse_args(arguments)
+    environment = function_environment(Instance.load())
+    os.environ.update(environment)
+    auditor = Auditor(
+        environment["ENCORE_DATABASE_URL"], [environment["ENCORE_DANAL_URL"], environment["ENCORE_PAYCO_URL"]]
+    )
+    try:
+        settled = options.settle is None or auditor.settle(options.settle, _Progress(quiet=options.json))
+        verdict = auditor.audit()
+    except (AuditImpossible, DatabaseAway) as fault:
+        print(f"error: the audit cannot be made: {fault}; is the stack up? see scripts/status", file=sys.stderr)
+        return 2
+    finally:
+        auditor.close()
+    print(_as_json(verdict) if options.json else as_text(verdict))
+    if not verdict.passed:
+        return 1
+    if not settled:
+        print(f"error: work was still in flight after {options.settle} s", file=sys.stderr)
+        return 3
+    return 0
+
+
+def as_text(verdict: Verdict) -> str:
+    """The verdict for people: a line an invariant, what is broken, what is in flight."""
+    lines = []
+    for invariant in INVARIANTS:
+        found = verdict.violations[invariant.name]
+        lines.append(f"  {invariant.name}  {'ok    ' if not found else 'BROKEN'}  {invariant.rule}")
+        lines += [f"        {subject}: {fault}" for subject, fault in found[:_FINDINGS_SHOWN_MAX]]
+        if len(found) > _FINDINGS_SHOWN_MAX:
+            lines.append(f"        … and {len(found) - _FINDINGS_SHOWN_MAX} more (--json shows all)")
+    looked_at = ", ".join(f"{count:,} {name}" for name, count in verdict.checked.items())
+    waiting = ", ".join(f"{count:,} {kind}" for kind, count in verdict.in_flight.items() if count) or "nothing"
+    lines += [f"  looked at {looked_at}; in flight: {waiting}"]
+    lines.append(f"audit {'passed' if verdict.passed else 'FAILED'}")
+    return "\n".join(lines)
+
+
+def _as_json(verdict: Verdict) -> str:
+    report = {
+        "passed": verdict.passed,
+        "violations": {
+            name: [{"subject": subject, "fault": fault} for subject, fault in found]
+            for name, found in verdict.violations.items()
+        },
+        "in_flight": verdict.in_flight,
+        "checked": verdict.checked,
+    }
+    return msgspec.json.encode(report).decode()
+
+
+class _Progress:
+    """Says every two seconds what is still waited for."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._next_s = time.monotonic() + _PROGRESS_S
+
+    def __call__(self, waiting: Mapping[str, int]) -> None:
+        if not self._quiet and time.monotonic() >= self._next_s:
+            self._next_s += _PROGRESS_S
+            left = ", ".join(f"{count:,} {kind}" for kind, count in waiting.items() if count)
+            print(f"  waiting for {left}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    rules = "\n".join(f"  {invariant.name}  {invariant.rule}" for invariant in INVARIANTS)
+    parser = argparse.ArgumentParser(
+        prog="scripts/audit",
+        description=f"Check the invariants of the sale from committed data and the gateways' books:\n\n{rules}",
+        epilog="exit codes: 0 passed, 1 an invariant is broken, 2 the audit could not be made, 3 work did not settle",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--settle",
+        type=float,
+        nargs="?",
+        const=_SETTLE_S_DEFAULT,
+        metavar="SECONDS",
+        help=f"first wait for work in flight, at most this long (default {_SETTLE_S_DEFAULT})",
+    )
+    parser.add_argument("--json", action="store_true", help="the verdict for machines, with every finding")
+    return parser

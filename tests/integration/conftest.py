@@ -1,0 +1,163 @@
+"""Real servers for the integration tests: a database of their own on the test stack's Postgres, Redis and Kafka.
+
+The test stack (``ENCORE_INSTANCE=test``) is brought up by ``scripts/test``. Its deployed functions work on the database
+``encore``; these tests have another one, so that no background loop tidies up under them.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pg8000.native
+import pytest
+
+from booking.operations.audit import Auditor, Verdict
+from booking.platform import postgres
+from booking.platform.migrate import migrate
+from booking.platform.settings import settings
+from encore_stack.instance import Instance, function_environment
+from support.gateways import SimulatedGateway, start_gateway
+from support.shop import Shop
+
+DATABASE = "encore_integration"
+REDIS_DATABASE = 1
+
+
+@pytest.fixture(scope="session")
+def instance() -> Instance:
+    instance = Instance.load(os.environ.get("ENCORE_INSTANCE", "test"))
+    if "postgres" not in instance.ports:
+        pytest.fail("the test stack is not up: run scripts/test, or ENCORE_INSTANCE=test scripts/up --no-tour", False)
+    return instance
+
+
+def run_as_superuser(instance: Instance, *statements: str) -> None:
+    """Run statements that need more than the booking role has, each on its own."""
+    connection = pg8000.native.Connection(
+        "postgres",
+        password=instance.secrets()["postgres_password"],
+        host="127.0.0.1",
+        port=instance.ports["postgres"],
+        database="postgres",
+        ssl_context=False,
+    )
+    with closing(connection):
+        for statement in statements:
+            connection.run(statement)
+
+
+@pytest.fixture(scope="session")
+def make_database(instance: Instance) -> Iterator[Callable[[str], str]]:
+    """Makes an empty, migrated database of this name and returns its URL; dropped at the end."""
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        run_as_superuser(
+            instance, f"drop database if exists {name} with (force)", f"create database {name} owner encore"
+        )
+        made.append(name)
+        url = instance.database_url().rsplit("/", 1)[0] + f"/{name}"
+        migrate(url)
+        return url
+
+    yield make
+    for name in made:
+        run_as_superuser(instance, f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def database_url(make_database: Callable[[str], str]) -> str:
+    return make_database(DATABASE)
+
+
+@pytest.fixture(scope="session")
+def queue_redis_url(instance: Instance) -> str:
+    return f"redis://127.0.0.1:{instance.ports['redis']}/{REDIS_DATABASE}"
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def gateways(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[dict[str, SimulatedGateway]]:
+    with ExitStack() as processes:
+        yield {
+            name: start_gateway(processes, name, free_port(), tmp_path_factory.mktemp(name))
+            for name in ("danal", "payco")
+        }
+
+
+@pytest.fixture
+def danal(gateways: dict[str, SimulatedGateway]) -> Iterator[SimulatedGateway]:
+    yield gateways["danal"]
+    gateways["danal"].well()
+
+
+@pytest.fixture(autouse=True)
+def encore_environment(
+    instance: Instance,
+    database_url: str,
+    queue_redis_url: str,
+    gateways: dict[str, SimulatedGateway],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    environment = function_environment(instance) | {
+        "ENCORE_DATABASE_URL": database_url,
+        "ENCORE_REPLICA_URL": database_url.replace(
+            f":{instance.ports['postgres']}/", f":{instance.ports['replica']}/"
+        ),
+        "ENCORE_QUEUE_REDIS_URL": queue_redis_url,
+        "ENCORE_LOCKS_REDIS_URL": queue_redis_url,
+        "ENCORE_CACHE_REDIS_URL": queue_redis_url,
+        "ENCORE_DANAL_URL": gateways["danal"].url,
+        "ENCORE_PAYCO_URL": gateways["payco"].url,
+        "POWERTOOLS_METRICS_DISABLED": "true",
+        "POWERTOOLS_SERVICE_NAME": "tests",
+        "POWERTOOLS_LOG_LEVEL": "CRITICAL",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop.open()
+
+
+@pytest.fixture
+def audit(database_url: str, gateways: dict[str, SimulatedGateway]) -> Iterator[Callable[[], Verdict]]:
+    auditor = Auditor(database_url, [gateway.panel_url for gateway in gateways.values()])
+    yield auditor.audit
+    auditor.close()
+
+
+@pytest.fixture
+def use_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set settings for one test: ``use_settings(hold_ttl_s=1)``."""
+
+    def use(**values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"ENCORE_{name.upper()}", str(value))
+        settings.cache_clear()
+
+    return use
+
+
+@pytest.fixture(scope="session", autouse=True)
+def connections_given_back() -> Iterator[None]:
+    yield
+    for server in postgres._servers.__dict__.get("by_url", {}).values():
+        server.close()

@@ -1,0 +1,233 @@
+"""From the outbox to the ticket, over the real broker: at least once on the wire, exactly once in effect."""
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from booking import catalog, payment
+from booking.platform.postgres import primary
+from booking.tickets import consumer
+from booking.tickets.relay import Relay
+from encore_stack.instance import Instance
+from support.gateways import SimulatedGateway
+from support.shop import Shop
+
+PARTITIONS = 4
+
+
+@pytest.fixture
+def topic(instance: Instance, use_settings: Callable[..., None]) -> str:
+    """A topic of this test's own."""
+    name = f"test-{uuid.uuid4().hex}"
+    asyncio.run(_create(instance.kafka_bootstrap_servers, name))
+    use_settings(reservation_topic=name)
+    return name
+
+
+async def _create(bootstrap_servers: str, name: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    with Relay() as relay:
+        yield relay
+
+
+def read_topic(instance: Instance, topic: str, count: int) -> list[Any]:
+    """The first ``count`` records of the topic, in the order of their partitions."""
+
+    async def read() -> list[Any]:
+        client = AIOKafkaConsumer(
+            topic, bootstrap_servers=instance.kafka_bootstrap_servers, auto_offset_reset="earliest"
+        )
+        await client.start()
+        try:
+            records = []
+            async with asyncio.timeout(20):
+                while len(records) < count:
+                    records.append(await client.getone())
+            return records
+        finally:
+            await client.stop()
+
+    return asyncio.run(read())
+
+
+def msk_event(records: list[Any]) -> dict[str, Any]:
+    """The records as the event source hands them to the function."""
+    batches: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        batches.setdefault(f"{record.topic}-{record.partition}", []).append(
+            {
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "timestamp": record.timestamp,
+                "timestampType": "CREATE_TIME",
+                "key": base64.b64encode(record.key).decode(),
+                "value": base64.b64encode(record.value).decode(),
+                "headers": [{name: list(value)} for name, value in record.headers],
+            }
+        )
+    return {"eventSource": "aws:kafka", "eventSourceArn": "arn", "bootstrapServers": "b", "records": batches}
+
+
+def drain_others(relay: Relay) -> None:
+    """Publish what other tests have left, so that counts below are this test's own."""
+    relay.publish_batch()
+
+
+class Record:
+    """What ``msk_event`` reads of a Kafka record, for events that never went through Kafka."""
+
+    def __init__(self, value: bytes, offset: int = 0) -> None:
+        self.topic, self.partition, self.offset, self.timestamp = "reservation-events", 0, offset, 0
+        self.key, self.value, self.headers = b"key", value, []
+
+
+def envelopes(reservation: dict[str, Any]) -> list[bytes]:
+    """A reservation's events as they stand on the wire."""
+    rows = primary().rows(
+        "select event_id::text, type, reservation_id::text, seq, rfc3339(occurred_at), correlation_id, data"
+        " from outbox where reservation_id = cast(:id as uuid) order by seq",
+        id=reservation["reservation_id"],
+    )
+    names = ("event_id", "type", "reservation_id", "seq", "occurred_at", "correlation_id", "data")
+    return [json.dumps(dict(zip(names, row, strict=True))).encode() for row in rows]
+
+
+def consume(*values: bytes) -> Any:
+    return consumer.consume(msk_event([Record(value, offset) for offset, value in enumerate(values)]), None)  # type: ignore[arg-type]
+
+
+def tickets(reservation: dict[str, Any]) -> int:
+    return int(
+        primary().value(
+            "select count(*) from ticket where reservation_id = cast(:id as uuid) and revoked_at is null",
+            id=reservation["reservation_id"],
+        )
+    )
+
+
+def test_events_reach_kafka_in_order_and_become_one_ticket(
+    instance: Instance, topic: str, relay: Relay, danal: SimulatedGateway
+) -> None:
+    drain_others(relay)
+    shop = Shop.open()
+    held = shop.hold([1])
+    shop.pay(held)
+
+    assert relay.publish_batch() == 2
+    assert relay.publish_batch() == 0
+
+    mine = [
+        record
+        for record in read_topic(instance, topic, 2)
+        if record.key == held["reservation_id"].encode()
+    ]
+    assert [json.loads(record.value)["type"] for record in mine] == ["reservation.held", "reservation.confirmed"]
+    assert [json.loads(record.value)["seq"] for record in mine] == [1, 2]
+    assert dict(mine[0].headers)["correlation_id"] == json.loads(mine[0].value)["correlation_id"].encode()
+    assert consumer.consume(msk_event(mine), None) == {"batchItemFailures": []}  # type: ignore[arg-type]
+    shown = shop.show(held)
+    assert len(shown["ticket"]["code"]) == 12
+
+
+def test_a_broker_that_is_away_loses_nothing(
+    instance: Instance, relay: Relay, use_settings: Callable[..., None], topic: str
+) -> None:
+    drain_others(relay)
+    shop = Shop.open()
+    held = shop.hold([1])
+    use_settings(kafka_bootstrap_servers="127.0.0.1:1")
+    with Relay() as unlucky, pytest.raises(KafkaError):
+        unlucky.publish_batch()
+    assert len(envelopes(held)) == 1
+
+    use_settings(kafka_bootstrap_servers=instance.kafka_bootstrap_servers)
+
+    assert relay.publish_batch() == 1
+
+
+def test_an_event_that_comes_again_changes_nothing(danal: SimulatedGateway) -> None:
+    shop = Shop.open()
+    held = shop.hold([1, 2])
+    shop.pay(held)
+    everything = envelopes(held)
+
+    for _ in range(3):
+        assert consume(*everything) == {"batchItemFailures": []}
+
+    assert tickets(held) == 1
+    [schedule] = catalog.list_schedules(shop.concert_id)["schedules"]
+    assert schedule["seats_left"] == 8
+
+
+def test_order_does_not_matter_a_refund_before_its_confirmation_leaves_no_ticket(danal: SimulatedGateway) -> None:
+    shop = Shop.open()
+    held = shop.hold([1])
+    shop.pay(held)
+    payment.cancel_reservation(held["reservation_id"], shop.shopper().person)
+
+    consume(*reversed(envelopes(held)))
+
+    assert tickets(held) == 0
+    assert "ticket" not in shop.show(held)
+    [schedule] = catalog.list_schedules(shop.concert_id)["schedules"]
+    assert schedule["seats_left"] == 10
+
+
+def test_a_refund_revokes_the_ticket(danal: SimulatedGateway) -> None:
+    shop = Shop.open()
+    held = shop.hold([1])
+    shop.pay(held)
+    consume(*envelopes(held))
+    assert tickets(held) == 1
+
+    payment.cancel_reservation(held["reservation_id"], shop.shopper().person)
+    consume(*envelopes(held))
+
+    assert tickets(held) == 0
+
+
+def test_the_last_confirmed_seat_tells_the_catalogue(danal: SimulatedGateway) -> None:
+    shop = Shop.open(seats=1)
+    held = shop.hold([1])
+    shop.pay(held)
+    assert catalog.find_concert(shop.concert_id)["status"] == "on_sale"
+
+    consume(*envelopes(held))
+
+    assert catalog.find_concert(shop.concert_id)["status"] == "sold_out"
+
+
+def test_one_bad_record_fails_alone_and_is_counted(danal: SimulatedGateway) -> None:
+    shop = Shop.open()
+    held = shop.hold([1])
+    shop.pay(held)
+    unknown = json.loads(envelopes(held)[0]) | {"event_id": str(uuid.uuid4()), "reservation_id": str(uuid.uuid4())}
+
+    answer = consume(b"not json", json.dumps(unknown).encode(), *envelopes(held))
+
+    failed = [item["itemIdentifier"]["offset"] for item in answer["batchItemFailures"]]
+    assert failed == [0, 1]
+    assert tickets(held) == 1
+    [[attempts, error]] = primary().rows(
+        "select attempts, last_error from inbox where event_id = cast(:id as uuid)", id=unknown["event_id"]
+    )
+    assert attempts == 1
+    assert "no rows" in error

@@ -1,0 +1,117 @@
+"""A concert of a test's own, and people who shop there: the layer's functions, called as the step functions call them."""
+
+import itertools
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from booking import payment, seats
+from booking.payment import PaidOrPending
+from booking.platform.postgres import primary
+from booking.queue import Pass, person_of
+from booking.seats.holds import Attempt
+
+PRICE = 1_000
+_concert_ids = itertools.count((os.getpid() % 10_000) * 1_000_000 + int(time.time()) % 1_000 * 1_000)
+
+_ADD = """
+with added as (
+    insert into concert (id, title, artist, venue, sales_open_at, refund_until, seats_per_person_max)
+    values (cast(:id as bigint), 'Test', 'Test', 'Test', now() - interval '1 hour', now() + interval '1 hour',
+            cast(:limit as smallint))
+), scheduled as (
+    insert into schedule (id, concert_id, starts_at) values (cast(:id as bigint), :id, now() + interval '2 hours')
+), counted as (
+    insert into schedule_sales (schedule_id, concert_id, seats_total) values (:id, :id, cast(:seats as integer))
+)
+insert into seat (schedule_id, number, section, row_label, price)
+select :id, number, 'A', '1', cast(:price as bigint) from generate_series(1, cast(:seats as integer)) number
+"""
+
+
+def new_key() -> str:
+    """An idempotency key that nobody had before."""
+    return uuid.uuid4().hex
+
+
+@dataclass
+class Shop:
+    """A concert with one schedule of the same id and a few seats."""
+
+    concert_id: int
+
+    @classmethod
+    def open(cls, seats: int = 10, limit: int = 4) -> "Shop":
+        concert_id = next(_concert_ids)
+        primary().rows(_ADD, id=concert_id, limit=limit, seats=seats, price=PRICE)
+        return cls(concert_id)
+
+    def shopper(self, name: str = "someone") -> Pass:
+        """A pass such as the line would give: signed papers are the line's business, not the shop's."""
+        person = person_of(f"{self.concert_id} {name}")
+        return Pass(self.concert_id, person, 1, 1, 1, f"{self.concert_id}-{name}", int(time.time()) + 600)
+
+    def attempt(self, name: str, key: str | None = None, body: str = "body") -> Attempt:
+        return Attempt(self.shopper(name), key or new_key(), body)
+
+    def hold(self, numbers: list[int], name: str = "someone", key: str | None = None) -> dict[str, Any]:
+        return seats.hold_seats(self.attempt(name, key, str(numbers)), self.concert_id, numbers)
+
+    def pay(
+        self, reservation: dict[str, Any], name: str = "someone", key: str | None = None, method: str = "card"
+    ) -> PaidOrPending:
+        return payment.pay(self.attempt(name, key, method), reservation["reservation_id"], method)
+
+    def show(self, reservation: dict[str, Any], name: str = "someone") -> dict[str, Any]:
+        return seats.show_reservation(reservation["reservation_id"], self.shopper(name).person)
+
+    def seat(self, number: int) -> dict[str, Any]:
+        [row] = primary().rows(
+            "select state, version, held_until, reservation_id::text from seat"
+            " where schedule_id = :schedule_id and number = :number",
+            schedule_id=self.concert_id,
+            number=number,
+        )
+        return dict(zip(("state", "version", "held_until", "reservation_id"), row, strict=True))
+
+    def ledger(self, number: int) -> list[str]:
+        """The events of a seat, oldest first."""
+        rows = primary().rows(
+            "select event from seat_ledger where schedule_id = :schedule_id and number = :number order by version",
+            schedule_id=self.concert_id,
+            number=number,
+        )
+        return [row[0] for row in rows]
+
+    def events(self, reservation: dict[str, Any]) -> list[str]:
+        """The types of a reservation's events in the outbox, in order."""
+        rows = primary().rows(
+            "select type from outbox where reservation_id = cast(:id as uuid) order by seq",
+            id=reservation["reservation_id"],
+        )
+        return [row[0] for row in rows]
+
+    def lapse(self, reservation: dict[str, Any]) -> None:
+        """Let the hold's time be over: move the whole reservation and its ledger an hour into the past."""
+        lapse(reservation["reservation_id"])
+
+
+def lapse(reservation_id: str) -> None:
+    """See ``Shop.lapse``. The append-only rule is lifted for this one statement, as only a test's owner may."""
+    primary().rows(
+        """
+        do $$ begin
+            alter table seat_ledger disable trigger append_only;
+            update reservation set created_at = created_at - interval '1 hour', expires_at = expires_at - interval '1 hour',
+                hard_cap_at = hard_cap_at - interval '1 hour' where id = '%s';
+            update seat set held_until = held_until - interval '1 hour' where reservation_id = '%s';
+            update seat_ledger set held_until = held_until - interval '1 hour', at = at - interval '1 hour'
+                where reservation_id = '%s';
+            update payment set created_at = created_at - interval '1 hour', deadline_at = deadline_at - interval '1 hour'
+                where reservation_id = '%s';
+            alter table seat_ledger enable trigger append_only;
+        end $$
+        """.replace("%s", str(uuid.UUID(reservation_id)))
+    )
