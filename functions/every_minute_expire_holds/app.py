@@ -5,4 +5,4 @@ from booking.platform.loops import run_loop
 
 
 def handler(event, context):
-    return run_loop("expire_holds", 5.0, seats.expire_holds)
+    return run_loop("expire_holds", 5.0, seats.sweep)

@@ -19,4 +19,4 @@ class JoinRequest(StrictStruct):
 def join():
     request = read_body(app, JoinRequest)
     turn = join_line(request.concert_id, person_of(user_id_of(app, request.user_id)))
-    return answer(turn.body(), 201 if turn.created else 200, Cache_Control="no-store", **turn.headers())
+    return answer(turn.body(), 201 if turn.created else 200, headers={"Cache-Control": "no-store", **turn.headers()})

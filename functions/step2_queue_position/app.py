@@ -9,7 +9,7 @@ app = StepApp("step2_queue_position")
 @app.route("/queue/tokens/current", methods=["GET"])
 def show_position():
     turn = position(bearer(app))
-    return answer(turn.body(), Cache_Control="no-store", **turn.headers())
+    return answer(turn.body(), headers={"Cache-Control": "no-store", **turn.headers()})
 
 
 @app.route("/queue/tokens/current", methods=["DELETE"])

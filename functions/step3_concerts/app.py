@@ -9,12 +9,12 @@ app = StepApp("step3_concerts")
 
 @app.route("/concerts")
 def list_concerts():
-    query = app.current_request.query_params or {}
+    query = app.request.query_params or {}
     page = catalog.list_concerts(query.get("limit"), query.get("cursor"))
-    return answer_with_etag(app, encode(page), Cache_Control=CACHE_CONTROL)
+    return answer_with_etag(app, encode(page), {"Cache-Control": CACHE_CONTROL})
 
 
 @app.route("/concerts/{concert_id}")
 def show_concert(concert_id):
     concert = catalog.find_concert(path_id(concert_id, catalog.ConcertUnknown))
-    return answer_with_etag(app, encode(concert), Cache_Control=CACHE_CONTROL)
+    return answer_with_etag(app, encode(concert), {"Cache-Control": CACHE_CONTROL})

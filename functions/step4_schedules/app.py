@@ -10,4 +10,4 @@ app = StepApp("step4_schedules")
 @app.route("/concerts/{concert_id}/schedules")
 def list_schedules(concert_id):
     schedules = catalog.list_schedules(path_id(concert_id, catalog.ConcertUnknown))
-    return answer_with_etag(app, encode(schedules), Cache_Control=CACHE_CONTROL)
+    return answer_with_etag(app, encode(schedules), {"Cache-Control": CACHE_CONTROL})

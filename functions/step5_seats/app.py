@@ -12,4 +12,4 @@ app = StepApp("step5_seats")
 def show_seats(schedule_id):
     shopper = read_pass(bearer(app))
     seat_map = seats.show_seat_map(path_id(schedule_id, ScheduleUnknown), shopper.concert_id)
-    return answer_with_etag(app, seat_map, Cache_Control="private, no-cache")
+    return answer_with_etag(app, seat_map, {"Cache-Control": "private, no-cache"})

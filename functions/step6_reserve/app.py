@@ -32,14 +32,14 @@ def reserve():
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
     request = read_body(app, ReserveRequest)
     reservation = seats.hold_seats(Attempt(shopper, key, body_hash(app)), request.schedule_id, request.seats)
-    return answer(reservation, 201, Location=f"/reservations/{reservation['reservation_id']}")
+    return answer(reservation, 201, {"Location": f"/reservations/{reservation['reservation_id']}"})
 
 
 @app.route("/reservations/{reservation_id}", methods=["GET"])
 def show_reservation(reservation_id):
     person = owner_of(bearer(app))
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
-    return answer(payment.show_settled(reservation_id, person), Cache_Control="private, no-store")
+    return answer(payment.show_settled(reservation_id, person), headers={"Cache-Control": "private, no-store"})
 
 
 @app.route("/reservations/{reservation_id}", methods=["DELETE"])

@@ -33,5 +33,5 @@ def pay(reservation_id):
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
     paid = payment.pay(Attempt(shopper, key, body_hash(app)), reservation_id, request.method)
     if paid.pending:
-        return answer(paid.payment | {"options": payment.OPTIONS}, 202, Retry_After=str(POLL_AFTER_S))
+        return answer(paid.payment | {"options": payment.OPTIONS}, 202, {"Retry-After": str(POLL_AFTER_S)})
     return answer(paid.payment, 201)

@@ -41,7 +41,8 @@ on conflict (id) do nothing
 """
 _ADD_SCHEDULES = """
 insert into schedule (id, concert_id, starts_at)
-select s.id, s.concert_id, date_trunc('day', now()) + interval '60 days 10 hours' + (s.id - s.concert_id * 100) * interval '1 day'
+select s.id, s.concert_id,
+       date_trunc('day', now()) + interval '60 days 10 hours' + (s.id - s.concert_id * 100) * interval '1 day'
 from unnest(cast(:ids as bigint[]), cast(:concert_ids as bigint[])) as s (id, concert_id)
 """
 _ADD_COUNTERS = """

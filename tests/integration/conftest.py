@@ -7,8 +7,9 @@ The test stack (``ENCORE_INSTANCE=test``) is brought up by ``scripts/test``. Its
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 
+import httpx
 import pg8000.native
 import pytest
 
@@ -113,9 +114,7 @@ def encore_environment(
 ) -> Iterator[None]:
     environment = function_environment(instance) | {
         "ENCORE_DATABASE_URL": database_url,
-        "ENCORE_REPLICA_URL": database_url.replace(
-            f":{instance.ports['postgres']}/", f":{instance.ports['replica']}/"
-        ),
+        "ENCORE_REPLICA_URL": database_url.replace(f":{instance.ports['postgres']}/", f":{instance.ports['replica']}/"),
         "ENCORE_QUEUE_REDIS_URL": queue_redis_url,
         "ENCORE_LOCKS_REDIS_URL": queue_redis_url,
         "ENCORE_CACHE_REDIS_URL": queue_redis_url,
@@ -132,6 +131,21 @@ def encore_environment(
     settings.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def gateway_app() -> Callable[..., object]:
+    from fast_gateway.gateway import Gateway
+    from fast_gateway.settings import read_template
+
+    app: Callable[..., object] = Gateway(read_template())
+    return app
+
+
+@pytest.fixture
+def http(gateway_app: Callable[..., object]) -> Iterator[httpx.Client]:
+    with httpx.Client(transport=httpx.WSGITransport(app=gateway_app), base_url="http://encore/") as client:  # type: ignore[arg-type]
+        yield client
+
+
 @pytest.fixture
 def shop() -> Shop:
     return Shop.open()
@@ -145,13 +159,24 @@ def audit(database_url: str, gateways: dict[str, SimulatedGateway]) -> Iterator[
 
 
 @pytest.fixture
-def use_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set settings for one test: ``use_settings(hold_ttl_s=1)``."""
+def use_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """Set settings to the end of the test, or of a with block: ``use_settings(hold_ttl_s=1)``."""
 
-    def use(**values: object) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(f"ENCORE_{name.upper()}", str(value))
+    @contextmanager
+    def restored(before: dict[str, str]) -> Iterator[None]:
+        yield
+        apply(before)
+
+    def apply(environment: dict[str, str]) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
         settings.cache_clear()
+
+    def use(**values: object) -> AbstractContextManager[None]:
+        changed = {f"ENCORE_{name.upper()}": str(value) for name, value in values.items()}
+        before = {name: os.environ.get(name, "") for name in changed}  # empty means the default
+        apply(changed)
+        return restored(before)
 
     return use
 

@@ -4,7 +4,7 @@ The fast gateway's WSGI application is called in process, on real servers.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -14,21 +14,6 @@ from booking.queue.tokens import Pass, sign_pass
 from support.client import Person, assert_problem
 from support.gateways import SimulatedGateway
 from support.shop import PRICE, Shop, new_key
-
-
-@pytest.fixture(scope="session")
-def gateway_app() -> Callable[..., object]:
-    from fast_gateway.gateway import Gateway
-    from fast_gateway.settings import read_template
-
-    app: Callable[..., object] = Gateway(read_template())
-    return app
-
-
-@pytest.fixture
-def http(gateway_app: Callable[..., object]) -> Iterator[httpx.Client]:
-    with httpx.Client(transport=httpx.WSGITransport(app=gateway_app), base_url="http://encore/") as client:  # type: ignore[arg-type]
-        yield client
 
 
 @pytest.fixture
@@ -107,7 +92,7 @@ def test_the_correlation_id_reaches_the_outbox(person: Person, shop: Shop) -> No
     assert correlation_id == "follow-me"
 
 
-# --- catalogue ---------------------------------------------------------------------------------------------------------
+# --- catalogue -----------------------------------------------------------------------------------------------------
 
 
 def test_concerts_come_in_pages(http: httpx.Client) -> None:
@@ -123,7 +108,9 @@ def test_concerts_come_in_pages(http: httpx.Client) -> None:
     assert last["next_cursor"] is None or len(last["concerts"]) == 100
 
 
-@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"cursor": "%%%"}, {"cursor": "abc"}])
+@pytest.mark.parametrize(
+    "query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"cursor": "%%%"}, {"cursor": "abc"}]
+)
 def test_an_unusable_page_is_refused(http: httpx.Client, query: dict[str, str]) -> None:
     assert_problem(http.get("concerts", params=query), 400, "bad-request")
 
@@ -155,7 +142,7 @@ def test_unknown_concerts_are_not_found(http: httpx.Client, path: str, unknown: 
     assert_problem(http.get(path.format(unknown)), 404, "concert-unknown")
 
 
-# --- refusals: each a clear problem, nothing changed -------------------------------------------------------------------
+# --- refusals: each a clear problem, nothing changed ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -326,7 +313,7 @@ def test_a_payment_in_doubt_is_202_with_the_choice_to_wait_or_cancel(
     assert cancelled.json()["status"] == "cancelled"
 
 
-# --- faults ------------------------------------------------------------------------------------------------------------
+# --- faults --------------------------------------------------------------------------------------------------------
 
 
 def test_the_database_away_is_503_with_retry_after(
@@ -362,20 +349,21 @@ def test_with_redis_away_joins_wait_and_those_inside_go_on(
     assert person.pay(reserved.json()["reservation_id"]).status_code == 201
 
 
-def test_a_fault_of_ours_is_a_problem_too(
-    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, shop: Shop
-) -> None:
+def test_a_fault_of_ours_is_a_problem_too(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, shop: Shop) -> None:
     monkeypatch.setattr("booking.catalog.find_concert", lambda _: 1 / 0)
 
     problem = assert_problem(http.get(f"concerts/{shop.concert_id}"), 500, "internal-error")
     assert "ZeroDivisionError" not in str(problem)
 
 
-def test_the_authorizers_subject_is_the_person(
-    gateway_app: Callable[..., object], shop: Shop, http: httpx.Client, use_settings: Callable[..., None]
+@pytest.mark.parametrize(
+    ("edge_trust", "status", "slug"), [("authorizer", 400, "bad-request"), ("api_key", 401, "api-key-needed")]
+)
+def test_nobody_is_taken_at_their_word_unless_that_is_asked_for(
+    shop: Shop, http: httpx.Client, use_settings: Callable[..., None], edge_trust: str, status: int, slug: str
 ) -> None:
-    use_settings(edge_trust="authorizer")
+    use_settings(edge_trust=edge_trust)
 
     response = http.post("queue/tokens", json={"concert_id": shop.concert_id, "user_id": "whoever"})
 
-    assert_problem(response, 400, "bad-request")
+    assert_problem(response, status, slug)

@@ -1,4 +1,4 @@
-"""A concert of a test's own, and people who shop there: the layer's functions, called as the step functions call them."""
+"""A concert of a test's own and people who shop there, by the functions of the layer that the steps call."""
 
 import itertools
 import os
@@ -12,6 +12,7 @@ from booking.payment import PaidOrPending
 from booking.platform.postgres import primary
 from booking.queue import Pass, person_of
 from booking.seats.holds import Attempt
+from support.replica import wait_for_replica
 
 PRICE = 1_000
 _concert_ids = itertools.count((os.getpid() % 10_000) * 1_000_000 + int(time.time()) % 1_000 * 1_000)
@@ -46,6 +47,7 @@ class Shop:
     def open(cls, seats: int = 10, limit: int = 4) -> "Shop":
         concert_id = next(_concert_ids)
         primary().rows(_ADD, id=concert_id, limit=limit, seats=seats, price=PRICE)
+        wait_for_replica()
         return cls(concert_id)
 
     def shopper(self, name: str = "someone") -> Pass:
@@ -104,13 +106,14 @@ def lapse(reservation_id: str) -> None:
         """
         do $$ begin
             alter table seat_ledger disable trigger append_only;
-            update reservation set created_at = created_at - interval '1 hour', expires_at = expires_at - interval '1 hour',
-                hard_cap_at = hard_cap_at - interval '1 hour' where id = '%s';
+            update reservation set created_at = created_at - interval '1 hour',
+                expires_at = expires_at - interval '1 hour', hard_cap_at = hard_cap_at - interval '1 hour'
+                where id = '%s';
             update seat set held_until = held_until - interval '1 hour' where reservation_id = '%s';
             update seat_ledger set held_until = held_until - interval '1 hour', at = at - interval '1 hour'
                 where reservation_id = '%s';
-            update payment set created_at = created_at - interval '1 hour', deadline_at = deadline_at - interval '1 hour'
-                where reservation_id = '%s';
+            update payment set created_at = created_at - interval '1 hour',
+                deadline_at = deadline_at - interval '1 hour' where reservation_id = '%s';
             alter table seat_ledger enable trigger append_only;
         end $$
         """.replace("%s", str(uuid.UUID(reservation_id)))

@@ -12,7 +12,7 @@ import httpx
 
 from encore_stack.commands import audit
 from encore_stack.instance import Instance
-from encore_stack.deployment import deployed_api_url
+from encore_stack.parts.localstack import deployed_api_url
 
 _WAIT_S_MAX = 120
 _TICKET_WAIT_S_MAX = 60
@@ -78,7 +78,9 @@ def book_one_ticket(visitor: Visitor, concert_id: int) -> None:
         "6 reserve", "POST", "/reservations", (201,), headers=shopper | _new_key(),
         json={"schedule_id": schedule, "seats": [seat]},
     ).json()  # fmt: skip
-    _tell(f"seat {seat} is theirs until {reservation['expires_at']}: {reservation['total']:,} {reservation['currency']}")
+    _tell(
+        f"seat {seat} is theirs until {reservation['expires_at']}: {reservation['total']:,} {reservation['currency']}"
+    )
     path = f"/reservations/{reservation['reservation_id']}"
     paid = visitor.step(
         "7 pay", "POST", f"{path}/payments", (201, 202), headers=shopper | _new_key(), json={"method": "card"}

@@ -51,7 +51,8 @@ def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone
     held = shop.hold(numbers, name)
     attempt = shop.attempt(name)
     begun = primary().document(
-        "select begin_payment(:person, :key, 'x', cast(:concert as bigint), cast(:id as uuid), 'danal', 'card', 60)::text",
+        "select begin_payment(:person, :key, 'x', cast(:concert as bigint), cast(:id as uuid), 'danal', 'card', 60)"
+        "::text",
         person=attempt.shopper.person,
         key=attempt.key,
         concert=shop.concert_id,
@@ -140,7 +141,8 @@ def test_i8_a_hold_past_its_cap(look: Callable[[], set[str]]) -> None:
     force(
         "alter table seat_ledger disable trigger append_only",
         *(
-            f"update {table} set held_until = held_until + interval '1 hour' where reservation_id = '{held['reservation_id']}'"
+            f"update {table} set held_until = held_until + interval '1 hour'"
+            f" where reservation_id = '{held['reservation_id']}'"
             for table in ("seat", "seat_ledger")
         ),
     )

@@ -58,7 +58,8 @@ def test_hold_lets_nobody_in_and_then_the_line_goes_on(open_line):
     line.join("bob")
     copy_admissions()
     line.forget()
-    assert line.poll("bob").state == "waiting"
+    held = line.poll("bob")
+    assert held.state == "waiting" and held.eta_s > settings().rebuild_hold_s
     line.clock.advance(settings().rebuild_hold_s - 1)
     assert line.poll("bob").state == "waiting"
     line.clock.advance(2)

@@ -205,7 +205,7 @@ def test_sold_out_gives_a_buyer_their_token(open_line):
     line.join("ann")
     primary().rows(
         "insert into reservation (concert_id, schedule_id, person, pass_id, seats, total, currency, status, created_at,"
-        " expires_at, hard_cap_at) values (:id, 1, :person, 'x', '{1}', 1, 'KRW', 'confirmed', now(), now(), now())",
+        " expires_at, hard_cap_at) values (:id, 1, :person, 'x', '{1}', 1, 'KRW', 'held', now(), now(), now())",
         id=line.concert_id,
         person=line.person("buyer"),
     )
@@ -294,7 +294,7 @@ def test_poll_time_grows_with_the_distance(open_line):
     near, far = line.poll("p1"), line.poll("p99")
     assert 1000 <= near.poll_after_ms <= 1200
     assert 0.7 * 99 / 10 * 1000 <= far.poll_after_ms <= 0.7 * 99 / 10 * 1200 + 1
-    assert far.headers()["Retry_After"] in ("7", "8", "9")
+    assert far.headers()["Retry-After"] in ("7", "8", "9")
 
 
 def test_one_trip_for_a_join_and_for_a_poll(open_line):

@@ -18,6 +18,7 @@ from booking.tickets import consumer
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
 from support.gateways import SimulatedGateway
+from support.replica import wait_for_replica
 from support.shop import Shop
 
 PARTITIONS = 4
@@ -47,8 +48,8 @@ def relay() -> Iterator[Relay]:
         yield relay
 
 
-def read_topic(instance: Instance, topic: str, count: int) -> list[Any]:
-    """The first ``count`` records of the topic, in the order of their partitions."""
+def read_topic(instance: Instance, topic: str, key: str, count: int) -> list[Any]:
+    """The first ``count`` records of the topic with this key."""
 
     async def read() -> list[Any]:
         client = AIOKafkaConsumer(
@@ -56,11 +57,12 @@ def read_topic(instance: Instance, topic: str, count: int) -> list[Any]:
         )
         await client.start()
         try:
-            records = []
+            mine: list[Any] = []
             async with asyncio.timeout(20):
-                while len(records) < count:
-                    records.append(await client.getone())
-            return records
+                while len(mine) < count:
+                    record = await client.getone()
+                    mine += [record] if record.key == key.encode() else []
+            return mine
         finally:
             await client.stop()
 
@@ -111,7 +113,10 @@ def envelopes(reservation: dict[str, Any]) -> list[bytes]:
 
 
 def consume(*values: bytes) -> Any:
-    return consumer.consume(msk_event([Record(value, offset) for offset, value in enumerate(values)]), None)  # type: ignore[arg-type]
+    records = [Record(value, offset) for offset, value in enumerate(values)]
+    answer = consumer.consume(msk_event(records), None)  # type: ignore[arg-type]
+    wait_for_replica()
+    return answer
 
 
 def tickets(reservation: dict[str, Any]) -> int:
@@ -134,11 +139,7 @@ def test_events_reach_kafka_in_order_and_become_one_ticket(
     assert relay.publish_batch() == 2
     assert relay.publish_batch() == 0
 
-    mine = [
-        record
-        for record in read_topic(instance, topic, 2)
-        if record.key == held["reservation_id"].encode()
-    ]
+    mine = read_topic(instance, topic, held["reservation_id"], 2)
     assert [json.loads(record.value)["type"] for record in mine] == ["reservation.held", "reservation.confirmed"]
     assert [json.loads(record.value)["seq"] for record in mine] == [1, 2]
     assert dict(mine[0].headers)["correlation_id"] == json.loads(mine[0].value)["correlation_id"].encode()

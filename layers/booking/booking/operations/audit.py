@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -113,9 +114,9 @@ class Auditor:
             yield from self._money()
             return
         sql = read_text(__package__, f"sql/audit/{invariant.sql}.sql")
-        parameters = {"hold_cap_s": self._hold_cap_s} if ":hold_cap_s" in sql else {}
+        parameters: dict[str, Any] = {"hold_cap_s": self._hold_cap_s} if ":hold_cap_s" in sql else {}
         for subject, fault in self._server.rows(sql, **parameters):
-            yield subject, fault
+            yield str(subject), str(fault)
 
     def _money(self) -> Iterator[Finding]:
         expected = self._server.rows(read_text(__package__, "sql/audit/i3_reservations_and_money.sql"), grace_s=GRACE_S)
@@ -126,21 +127,24 @@ class Auditor:
         for reservation_id, owed, status, in_flight in expected:
             taken = books.pop(reservation_id, 0)
             if taken != owed and not in_flight:
-                yield f"reservation {reservation_id}", f"is {status}: the books should hold {owed} for it, they hold {taken}"
+                yield f"reservation {reservation_id}", f"is {status}: the books should hold {owed}, they hold {taken}"
         for order_id, taken in books.items():
             if taken and not self._knows(order_id):
-                yield f"order {order_id}", f"the books hold {taken} for it, and no reservation with a payment is called so"
+                yield f"order {order_id}", f"the books hold {taken} for it, and there is no such reservation"
 
     def _knows(self, order_id: str) -> bool:
         # Begun after the snapshot of the reservations, before the books were read.
         return bool(self._server.rows("select from payment where reservation_id::text = :order_id", order_id=order_id))
 
     def _in_flight(self) -> dict[str, int]:
-        return {kind: count for kind, count in self._server.rows(read_text(__package__, "sql/audit/in_flight.sql"))}
+        return self._counts("in_flight")
 
     def _checked(self) -> dict[str, int]:
-        tables = {"reservations": "reservation", "payments": "payment", "ledger entries": "seat_ledger"}
-        return {name: self._server.value(f"select count(*) from {table}") for name, table in tables.items()}
+        return self._counts("looked_at")
+
+    def _counts(self, name: str) -> dict[str, int]:
+        rows = self._server.rows(read_text(__package__, f"sql/audit/{name}.sql"))
+        return {str(kind): int(count) for kind, count in rows}
 
 
 class BookEntry(msgspec.Struct, frozen=True):

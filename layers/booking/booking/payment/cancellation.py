@@ -41,9 +41,7 @@ def _cancel_payment(reservation_id: str) -> None:
 
 
 def _refund(reservation_id: str, person: str) -> None:
-    verdict = primary().document(
-        _REFUND, person=person, reservation_id=reservation_id, correlation_id=correlation_id()
-    )
+    verdict = primary().document(_REFUND, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "too-late":
         raise RefundDeadlinePassed("the time to give back tickets of this concert is over")
     payment = _open_payment(reservation_id)

@@ -1,4 +1,4 @@
-"""Step 7: pay for a reservation. Two trips to Postgres with the gateway between them; nothing is held while it thinks."""
+"""Step 7: pay for a reservation. Two trips to Postgres, the gateway between them; nothing is held while it thinks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +56,7 @@ def pay(attempt: Attempt, reservation_id: str, method: str) -> PaidOrPending:
 
 
 def _charge(payment: dict[str, Any], method: str) -> PaidOrPending:
-    charge = Charge(
-        payment["payment_id"], payment["reservation_id"], payment["amount"], payment["currency"], method
-    )
+    charge = Charge(payment["payment_id"], payment["reservation_id"], payment["amount"], payment["currency"], method)
     outcome = gateway(payment["gateway"]).charge(charge)
     if outcome not in _SURE:
         # The money may be taken. The seats stay theirs and the settling job asks again under the same key.

@@ -1,4 +1,4 @@
-"""Find out what became of payments and record it. The gateway's answer is the truth; here it becomes a reservation's fate.
+"""Find out what became of payments and record it. The gateway's answer is the truth; here it decides a reservation.
 
 A payment stays with the gateway that its first request was sent to and is asked for under one key. Until its deadline
 an unknown outcome is asked for again; after it the key is cancelled at the gateway, so that nothing can be taken late.

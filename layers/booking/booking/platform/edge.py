@@ -8,14 +8,23 @@ Chalice turns a view's exception into its own 500 before any middleware could se
 import hashlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from chalice.app import Chalice, Response
+from chalice.app import Chalice, Request, Response
 
-from booking.platform.problems import BadRequest, InternalError, NotFound, Refusal, TooLarge, UnsupportedMediaType
+from booking.platform.problems import (
+    BadRequest,
+    InternalError,
+    NotFound,
+    Refusal,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from booking.platform.settings import settings
 from booking.platform.telemetry import CORRELATION_HEADER, count, logger, start_correlation
 
@@ -23,12 +32,18 @@ BODY_BYTES_MAX = 16 * 1024
 _IDEMPOTENCY_KEY_LENGTH_MAX = 255
 BIGINT_MAX = 2**63 - 1
 _BIGINT_DIGITS = 19
-_JSON_HEADERS = {"Content-Type": "application/json"}
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 View = Callable[..., Response]
 
 
-class StepApp(Chalice):  # type: ignore[misc]
+class ApiKeyNeeded(Unauthorized):
+    """Only a shop's backend may join the line for people, by its API key."""
+
+    slug = "api-key-needed"
+
+
+class StepApp(Chalice):
     """A Chalice app whose routes answer problems, log one line a request and carry the correlation id."""
 
     def __init__(self, name: str) -> None:
@@ -36,6 +51,12 @@ class StepApp(Chalice):  # type: ignore[misc]
         super().__init__(app_name=name, configure_logs=False)
         # Every answer is text. Chalice would compare each with a list of binary types, half the cost of a route.
         self.api.binary_types = []
+
+    @property
+    def request(self) -> Request:
+        """The request that is being answered."""
+        assert self.current_request is not None, "there is a request only while a view runs"
+        return self.current_request
 
     def route(self, path: str, **options: Any) -> Callable[[View], View]:
         """Register a view as Chalice does. Content types are checked by ``read_body``, which answers a problem."""
@@ -47,21 +68,19 @@ class StrictStruct(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Base of the request bodies: a field that is not known is refused, never ignored."""
 
 
-def answer(body: Any, status: int = 200, **headers: str) -> Response:
-    """A JSON answer. ``body`` is encoded unless it is JSON text already; header names use '_' for '-'."""
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """A JSON answer. ``body`` is encoded unless it is JSON text already."""
     text = body if isinstance(body, str) else encode(body)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(body=text, status_code=status, headers=_JSON_HEADERS | named)
+    return Response(body=text, status_code=status, headers={"Content-Type": "application/json", **headers})
 
 
-def answer_with_etag(app: StepApp, body: str, **headers: str) -> Response:
+def answer_with_etag(app: StepApp, body: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """A JSON answer with the hash of its body as ETag; 304 without a body when the caller has that already."""
     etag = f'"{hashlib.blake2b(body.encode(), digest_size=12).hexdigest()}"'
-    known = app.current_request.headers.get("if-none-match", "")
+    known = app.request.headers.get("if-none-match", "")
     if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")) or known.strip() == "*":
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return Response(body="", status_code=304, headers={"ETag": etag} | named)
-    return answer(body, ETag=etag, **headers)
+        return Response(body="", status_code=304, headers={"ETag": etag, **headers})
+    return answer(body, headers={"ETag": etag, **headers})
 
 
 def encode(body: Any) -> str:
@@ -79,7 +98,7 @@ def read_body[Body: StrictStruct](app: StepApp, kind: type[Body]) -> Body:
 
     Raises UnsupportedMediaType, TooLarge, and BadRequest with the path of the field that is wrong.
     """
-    request = app.current_request
+    request = app.request
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"the body is declared as {media_type[:80]!r}")
@@ -101,20 +120,20 @@ def body_hash(app: StepApp) -> str:
 
     The route is not part of it: idempotency keys are kept apart by route already.
     """
-    request = app.current_request
+    request = app.request
     asked = [request.uri_params, msgspec.json.decode(request.raw_body or b"null")]
     return hashlib.blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
 
 
 def bearer(app: StepApp) -> str | None:
     """The token of the Authorization header, None where there is none."""
-    scheme, _, credentials = app.current_request.headers.get("authorization", "").partition(" ")
-    return credentials.strip() or None if scheme.lower() == "bearer" else None
+    scheme, _, credentials = app.request.headers.get("authorization", "").partition(" ")
+    return (credentials.strip() or None) if scheme.lower() == "bearer" else None
 
 
 def idempotency_key(app: StepApp) -> str:
     """The Idempotency-Key header. Raises BadRequest when it is missing, empty, too long or not printable ASCII."""
-    key = app.current_request.headers.get("idempotency-key", "").strip()
+    key: str = app.request.headers.get("idempotency-key", "").strip()
     if not key:
         raise BadRequest("the header Idempotency-Key is needed: a new random value for each purchase, kept for retries")
     if len(key) > _IDEMPOTENCY_KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
@@ -123,14 +142,25 @@ def idempotency_key(app: StepApp) -> str:
 
 
 def user_id_of(app: StepApp, named_in_body: str) -> str:
-    """Who the caller is, by the setting ``edge_trust``. Raises BadRequest where the authorizer names nobody."""
-    if settings().edge_trust != "authorizer":
-        return named_in_body
-    authorizer = app.current_request.context.get("authorizer") or {}
-    subject = (authorizer.get("claims") or {}).get("sub") or authorizer.get("sub") or authorizer.get("principalId")
-    if not subject:
-        raise BadRequest("the authorizer in front of this API names no subject")
-    return str(subject)
+    """Who the caller is, by the setting ``edge_trust``.
+
+    Raises ApiKeyNeeded where only a shop's backend may name people, BadRequest where the authorizer names nobody: a
+    deployment whose gateway does not check what the setting promises refuses everybody.
+    """
+    context = app.request.context
+    match settings().edge_trust:
+        case "open":
+            return named_in_body
+        case "api_key":
+            if not (context.get("identity") or {}).get("apiKey"):
+                raise ApiKeyNeeded("send the header x-api-key")
+            return named_in_body
+        case _:
+            authorizer = context.get("authorizer") or {}
+            subject = (authorizer.get("claims") or {}).get("sub") or authorizer.get("sub")
+            if not subject:
+                raise BadRequest("the authorizer in front of this API names no subject")
+            return str(subject)
 
 
 def path_id(text: str, unknown: type[NotFound]) -> int:
@@ -152,7 +182,7 @@ def _answering(app: StepApp, view: View) -> View:
     @wraps(view)
     def answered(**path_parameters: str) -> Response:
         started_s = time.perf_counter()
-        request = app.current_request
+        request = app.request
         correlation = start_correlation(request.headers.get(CORRELATION_HEADER))
         try:
             response = view(**path_parameters)
@@ -169,11 +199,11 @@ def _answering(app: StepApp, view: View) -> View:
 
 
 def _problem(refusal: Refusal) -> Response:
-    return Response(body=refusal.body(), status_code=refusal.status, headers=refusal.headers())
+    return Response(body=refusal.body(), status_code=refusal.status, headers={**refusal.headers()})
 
 
 def _record(app: StepApp, response: Response, duration_s: float, correlation: str) -> None:
-    request = app.current_request
+    request = app.request
     logger().info(
         "answered",
         step=app.app_name,

@@ -7,6 +7,7 @@ connection end and frees the lock, so the run that stands by takes over at its n
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from booking.platform.postgres import DatabaseAway, Server
@@ -21,35 +22,45 @@ _STILL_LEADING = "select count(*) from pg_locks where locktype = 'advisory' and 
 _LOCK_SPACE = 0x656E63  # 'enc': keeps the loops' locks apart from the per-person ones
 
 
-def run_loop(name: str, tick_s: float, work: Callable[[], int], *, run_s: float | None = None) -> dict[str, Any]:
-    """Call ``work`` every ``tick_s`` seconds while leading, and at once again while it reports work done in full.
+@dataclass(slots=True)
+class LoopReport:
+    """What one run of a loop did: whether it ever led, how often it worked, how much it did, how often it failed."""
 
-    ``work`` returns how many things it did. Its faults are logged and end only the tick. Returns what the run did:
-    ``led`` (whether it ever led), ``ticks``, ``done``, ``faults``.
+    loop: str
+    led: bool = False
+    ticks: int = 0
+    done: int = 0
+    faults: int = 0
+
+
+def run_loop(name: str, tick_s: float, work: Callable[[], int], *, run_s: float | None = None) -> dict[str, Any]:
+    """Call ``work`` every ``tick_s`` seconds while leading; it returns how many things it did.
+
+    A fault of ``work`` is logged and ends only its tick. Returns the fields of a LoopReport.
     """
     start_correlation(None)
     deadline_s = time.monotonic() + (run_s or settings().loop_run_s)
     lease = _Lease(name)
-    report = {"loop": name, "led": False, "ticks": 0, "done": 0, "faults": 0}
+    report = LoopReport(name)
     try:
         while (now_s := time.monotonic()) < deadline_s:
             if not lease.held():
                 time.sleep(min(_STAND_BY_TICK_S, deadline_s - now_s))
                 continue
-            report["led"] = True
-            report["ticks"] += 1
+            report.led = True
+            report.ticks += 1
             pause_s = tick_s
             try:
-                report["done"] += work()
+                report.done += work()
             except Exception as fault:
-                report["faults"] += 1
+                report.faults += 1
                 pause_s = max(tick_s, _PAUSE_AFTER_FAULT_S)
                 _log_fault(name, fault)
             time.sleep(max(0.0, min(pause_s - (time.monotonic() - now_s), deadline_s - time.monotonic())))
     finally:
         lease.release()
-    logger().info("loop ended", **report)
-    return report
+    logger().info("loop ended", extra=asdict(report))
+    return asdict(report)
 
 
 class _Lease:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from booking.platform.problems import Unavailable
 from booking.platform.settings import settings
+from redis import Redis
 
 Endpoint = Literal["queue", "locks", "cache"]
 

@@ -12,6 +12,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 CORRELATION_HEADER = "x-correlation-id"
 _CORRELATION_LENGTH_MAX = 64
+_NAMESPACE = "Encore"
 
 _correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
 _write_lock = threading.Lock()
@@ -46,7 +47,7 @@ def measure(name: str, value: float, unit: MetricUnit, **dimensions: str) -> Non
     if os.environ.get("POWERTOOLS_METRICS_DISABLED", "").lower() in ("true", "1"):
         return
     # EphemeralMetrics keeps no state between calls: the shared Metrics object mixes up threads of the fast gateway.
-    metrics = EphemeralMetrics()
+    metrics = EphemeralMetrics(namespace=_NAMESPACE)
     for dimension, text in dimensions.items():
         metrics.add_dimension(dimension, text)
     metrics.add_metric(name, unit, value)

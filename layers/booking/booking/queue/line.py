@@ -90,7 +90,7 @@ class Turn:
 
     def headers(self) -> dict[str, str]:
         """The headers of the answer: Retry-After, whole seconds, while waiting."""
-        return {} if self.poll_after_ms is None else {"Retry_After": str(max(1, -(-self.poll_after_ms // 1000)))}
+        return {} if self.poll_after_ms is None else {"Retry-After": str(max(1, -(-self.poll_after_ms // 1000)))}
 
 
 def join_line(concert_id: int, person: str) -> Turn:

@@ -20,8 +20,8 @@ from functools import cache
 from booking.platform.problems import Unauthorized
 from booking.platform.settings import settings
 
-_TOKEN_AUDIENCE = "t"
-_PASS_AUDIENCE = "p"
+_TOKEN_AUDIENCE = "t"  # noqa: S105 - no password
+_PASS_AUDIENCE = "p"  # noqa: S105 - no password
 _LENGTH_MAX = 400
 
 

@@ -23,8 +23,10 @@ from booking.seats.reservations import ReservationUnknown
 
 SEATS_PER_REQUEST_MAX = 4
 _HOLDS_PER_SWEEP = 200
+_KEYS_PER_SWEEP = 5_000
 
 _HOLD = read_text(__package__, "sql/hold_seats.sql")
+_FORGET = read_text(__package__, "sql/forget_old_keys.sql")
 _CANCEL = "select cancel_hold(:person, cast(:reservation_id as uuid), :correlation_id)::text"
 _EXPIRE = "select expire_holds(cast(:limit as integer), :correlation_id)::text"
 
@@ -81,17 +83,25 @@ def release_hold(reservation_id: str, person: str) -> str:
     ``paying`` and ``confirmed`` come back unchanged: then there is a payment to deal with first.
     Raises ReservationUnknown, also for a stranger's.
     """
-    verdict = primary().document(
-        _CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id()
-    )
+    verdict = primary().document(_CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "not-found":
         raise ReservationUnknown(f"no reservation {reservation_id}")
     return str(verdict.get("status", verdict["outcome"]))
 
 
 def expire_holds() -> int:
-    """Close lapsed holds and put their seats back; returns how many. The sweeper's work; lazy expiry needs none."""
+    """Close lapsed holds and put their seats back; returns how many. Nothing waits for it: expiry is lazy in SQL."""
     return int(primary().document(_EXPIRE, limit=_HOLDS_PER_SWEEP, correlation_id=correlation_id()))
+
+
+def forget_old_keys() -> int:
+    """Forget idempotency keys that are older than 24 hours; returns how many."""
+    return len(primary().rows(_FORGET, limit=_KEYS_PER_SWEEP))
+
+
+def sweep() -> int:
+    """The sweeper's work: ``expire_holds`` and ``forget_old_keys``; returns how many of both."""
+    return expire_holds() + forget_old_keys()
 
 
 def _refusal(verdict: dict[str, Any], schedule_id: int) -> Exception:

@@ -7,7 +7,7 @@ Postgres anything, and is then refused. When Redis is away everybody goes straig
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis.exceptions import RedisError
 
@@ -61,10 +61,8 @@ def _wait_for_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> boo
 
 
 def _unlock(schedule_id: int, numbers: Sequence[int], owner: str) -> None:
-    try:
+    with suppress(RedisError):  # the locks expire by themselves
         _UNLOCK(redis("locks"), _lock_keys(schedule_id, numbers), [owner])
-    except RedisError:
-        pass  # the locks expire by themselves
 
 
 def _lock_keys(schedule_id: int, numbers: Sequence[int]) -> list[str]:

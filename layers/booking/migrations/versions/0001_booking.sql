@@ -199,7 +199,7 @@ create table admission (
     person text not null,
     -- Null until the line's stream has been copied: a turn may end (be paid) before its admission arrives here.
     epoch integer,
-    number bigint,                                        -- rises by one a person let in
+    number bigint,                                        -- rises with every person let in, like a place
     place bigint,
     entered_after bigint,                                 -- admission number when the person last entered the line
     admitted_at timestamptz,

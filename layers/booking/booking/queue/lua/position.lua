@@ -12,7 +12,7 @@ local person, jitter, place = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 if tonumber(ARGV[8]) ~= gate.epoch then return { 'OVER', 'epoch' } end
 expire_leases(gate, now, person)
 local over, reason = read_over(person)
-if false then return { 'OVER', reason } end
+if over and place <= over then return { 'OVER', reason } end
 
 local pass = read_pass(person)
 if not pass then

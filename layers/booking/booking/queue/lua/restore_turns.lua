@@ -7,6 +7,7 @@
 -- Safe to run twice: it sets each person's last known state, whatever an unfinished restore has left behind.
 
 if redis.call('EXISTS', GATE) == 1 then return { 'DONE' } end
+local somebody_inside = redis.call('EXISTS', INSIDE) == 1
 for i = 5, #ARGV, 6 do
   local person, state, place, expires = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 4]), ARGV[i + 5]
   if state == 'inside' then
@@ -15,9 +16,12 @@ for i = 5, #ARGV, 6 do
     redis.call('ZADD', INSIDE, text(tonumber(expires)), person)
     redis.call('ZREM', WAITING, person)
     redis.call('ZREM', SEEN, person)
+    somebody_inside = true
   else
-    redis.call('HDEL', PASSES, person)
-    redis.call('ZREM', INSIDE, person)
+    if somebody_inside then
+      redis.call('HDEL', PASSES, person)
+      redis.call('ZREM', INSIDE, person)
+    end
     if place > (read_over(person) or 0) then redis.call('HSET', OVER, person, text(place) .. ' ' .. state) end
   end
 end

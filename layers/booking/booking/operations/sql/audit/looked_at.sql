@@ -1,0 +1,6 @@
+-- How much there was to look at.
+select 'reservations', count(*) from reservation
+union all
+select 'payments', count(*) from payment
+union all
+select 'ledger entries', count(*) from seat_ledger

@@ -1,0 +1,1 @@
+"""One module for each verb: its options, its words, its exit code."""

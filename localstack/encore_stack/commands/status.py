@@ -1,0 +1,52 @@
+"""scripts/status."""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from encore_stack.instance import Instance
+from encore_stack.parts.localstack import deployed_api_url
+from encore_stack.stack import PartStatus, Stack
+
+_HEADINGS = ("part", "state", "address", "pid", "health", "log")
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/status", description="Each part of the local stack.")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    as_json = parser.parse_args(arguments).json
+    instance = Instance.load()
+    parts = Stack(instance).status()
+    localstack = next(part for part in parts if part.name == "localstack")
+    api_url = deployed_api_url(instance) if localstack.health == "ok" else None
+    gateway = next(part for part in parts if part.name == "gateway")
+    gateway_url = instance.url("gateway") if gateway.port and gateway.health == "ok" else None
+    if as_json:
+        print(_json(instance, api_url, gateway_url, parts))
+    else:
+        _print_table(instance, api_url, gateway_url, parts)
+    return 0 if all(part.is_healthy for part in parts) and api_url else 1
+
+
+def _json(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> str:
+    shown = ("name", "host", "port", "pid", "health", "log")
+    rows = [{key: getattr(part, key) for key in shown} for part in parts]
+    return json.dumps(
+        {"instance": instance.name, "api_url": api_url, "gateway_url": gateway_url, "parts": rows}, indent=2
+    )
+
+
+def _print_table(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> None:
+    rows = [_HEADINGS, *(_row(instance, part) for part in parts)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    print(f"instance {instance.name}")
+    for row in rows:
+        print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"API      {api_url or 'not deployed: scripts/up deploys it'}")
+    print(f"gateway  {gateway_url or 'not running'}")
+
+
+def _row(instance: Instance, part: PartStatus) -> tuple[str, ...]:
+    address = f"{part.host}:{part.port}" if part.port else "-"
+    log = part.log.removeprefix(f"{instance.project_dir}/")
+    return (part.name, part.state, address, str(part.pid or "-"), part.health, log)

@@ -1,0 +1,175 @@
+"""scripts/up, once everything is installed: start, migrate, seed, deploy, tour."""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+from encore_stack import progress
+from encore_stack.deployment import deploy_instance
+from encore_stack.instance import Instance, function_environment
+from encore_stack.parts import PART_NAMES, part_named, with_needs
+from encore_stack.parts.base import python
+from encore_stack.parts.localstack import deployed_api_url, leave_deploying_to_up
+from encore_stack.parts.postgres import connected
+from encore_stack.stack import Stack, StackError
+
+_SERVERS = ("postgres", "replica", "redis", "kafka", "danal", "payco", "localstack")
+_AFTER_MIGRATING = ("poller", "gateway")
+_POLL_S = 0.05
+_TAIL_LINES = 20
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Start the local stack.")
+    parser.add_argument("--no-tour", action="store_true")
+    parser.add_argument("--parts", default="")
+    options = parser.parse_args(arguments)
+    wanted = [name for name in options.parts.split(",") if name]
+    if unknown := [name for name in wanted if name not in PART_NAMES]:
+        print(f"error: no part is called '{unknown[0]}'; the parts are: {' '.join(PART_NAMES)}", file=sys.stderr)
+        return 2
+    began = _began()
+    instance = Instance.load()
+    stack = Stack(instance)
+    print(f"instance {instance.name}: its data, logs and ports lie in {instance.dir}")
+    _tell_held(instance)
+    if wanted:
+        _start(stack, with_needs(wanted))
+        print(f"up after {time.time() - began:.1f} s (only {', '.join(wanted)})")
+        return 0
+    api_url = _bring_up(stack)
+    print(f"\nup after {time.time() - began:.1f} s")
+    print(f"  API      {api_url}")
+    if not part_named("gateway").absent(instance):
+        print(f"  gateway  {instance.url('gateway')}   (the same functions without the emulator)")
+    print("  scripts/status shows every part, scripts/down stops them\n", flush=True)
+    return 0 if options.no_tour else _tour(instance)
+
+
+def _bring_up(stack: Stack) -> str:
+    """Everything, side by side where nothing speaks against it; returns the API's URL.
+
+    The database is migrated and filled as soon as it is there, while slower servers start. Deploying waits for that
+    and for LocalStack; the poller and the gateway start meanwhile.
+    """
+    instance = stack.instance
+    if not stack.is_running("localstack"):
+        leave_deploying_to_up(instance)
+    ready = {name: Event() for name in _SERVERS}
+    with ThreadPoolExecutor(2) as threads:
+        servers = threads.submit(_start, stack, _SERVERS, ready)
+        _wait(ready["postgres"], servers)
+        _migrate(instance)
+        _seed(instance)
+        others = threads.submit(_start, stack, _AFTER_MIGRATING)
+        _wait(ready["localstack"], servers)
+        api_url = _deploy(instance)
+        servers.result()
+        others.result()
+    return api_url
+
+
+def _wait(ready: Event, servers: "Future[None]") -> None:
+    """Until the part is ready. Raises what its start raised."""
+    while not ready.wait(_POLL_S):
+        if servers.done():
+            servers.result()
+            return
+
+
+def _began() -> float:
+    """When the person pressed return, in seconds since the epoch."""
+    told = os.environ.get("ENCORE_UP_STARTED_MS", "")
+    return int(told) / 1000 if told.isdigit() else time.time()
+
+
+def _tell_held(instance: Instance) -> None:
+    for name in PART_NAMES:
+        if instance.held_file(name).exists():
+            progress.line(f"{name} was held down: starting it again")
+
+
+def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None = None) -> None:
+    for name in names:
+        if reason := part_named(name).absent(stack.instance):
+            progress.line(f"{name}: skipped", reason)
+    before = dict(stack.instance.ports)
+
+    def on_ready(name: str, took_s: float) -> None:
+        if name in names:
+            _tell_ready(stack.instance, before, name, took_s)
+        if ready and name in ready:
+            ready[name].set()
+
+    with progress.alive("start " + ", ".join(names)):
+        stack.up(names, on_ready=on_ready)
+
+
+def _tell_ready(instance: Instance, before: dict[str, int], name: str, took_s: float) -> None:
+    port = instance.ports.get(name)
+    moved = f"  (port {before[name]} is taken by another process)" if before.get(name, port) != port else ""
+    progress.line(f"{name:<12} {f'127.0.0.1:{port}' if port else ''}", f"{took_s:.1f} s{moved}")
+
+
+def _migrate(instance: Instance) -> None:
+    if not (instance.project_dir / "layers/booking/booking/platform/migrate.py").exists():
+        progress.line("migrate: skipped", "layers/booking has no migrations yet")
+        return
+    _run(instance, "migrate the database", [python(instance), "-m", "booking.platform.migrate"])
+
+
+def _seed(instance: Instance) -> None:
+    script = instance.project_dir / "scripts" / "seed"
+    if not _is_there("seed"):
+        progress.line("seed: skipped", "scripts/seed is not there yet")
+        return
+    with connected(instance, "postgres") as connection:
+        is_seeded = connection.run("select exists (select 1 from concert)")[0][0]
+    if not is_seeded:
+        _run(instance, "load the first data set", [str(script)])
+
+
+def _deploy(instance: Instance) -> str:
+    """A LocalStack that is new has nothing; one that runs already takes over what changed."""
+    lines: list[str] = []
+    title = "deploy again" if deployed_api_url(instance) else "deploy"
+    try:
+        with progress.step(f"{title} template.yaml"):
+            return deploy_instance(instance, lines.append)
+    except Exception as error:  # a template, a layer or LocalStack itself: the person needs the reason, not the trace
+        told = "\n".join(f"    {line}" for line in [*lines, str(error)][-_TAIL_LINES:])
+        log = instance.log_file("localstack")
+        words = f"the deployment failed ({type(error).__name__}):\n{told}\n  LocalStack's log: {log}"
+        raise StackError(words) from error
+
+
+def _tour(instance: Instance) -> int:
+    script = instance.project_dir / "scripts" / "tour"
+    if not _is_there("tour"):
+        progress.line("tour: skipped", "scripts/tour is not there yet")
+        return 0
+    return subprocess.run([str(script)], check=False, env=_environment(instance)).returncode
+
+
+def _is_there(verb: str) -> bool:
+    return importlib.util.find_spec(f"encore_stack.commands.{verb}") is not None
+
+
+def _run(instance: Instance, title: str, command: list[str]) -> None:
+    """A tool whose words matter only when it fails. Raises StackError with its last lines."""
+    with progress.step(title):
+        environment, both = _environment(instance), subprocess.STDOUT
+        done = subprocess.run(command, check=False, env=environment, stdout=subprocess.PIPE, stderr=both, text=True)
+        if done.returncode:
+            tail = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-_TAIL_LINES:])
+            raise StackError(f"could not {title} (exit code {done.returncode}); its last lines:\n{tail}")
+
+
+def _environment(instance: Instance) -> dict[str, str]:
+    return {**os.environ, **function_environment(instance), "ENCORE_INSTANCE": instance.name}

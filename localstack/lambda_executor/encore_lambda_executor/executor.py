@@ -1,0 +1,168 @@
+"""LocalStack's view: a RuntimeExecutor per execution environment, light handles on one pool per function version."""
+
+import base64
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from localstack import config
+from localstack.aws.api.lambda_ import TooManyRequestsException
+from localstack.services.lambda_.invocation.lambda_models import FunctionVersion, InvocationResult, LayerVersion
+from localstack.services.lambda_.invocation.runtime_executor import RuntimeExecutor
+
+from .pool import ENVIRONMENTS_MAX, Call, FunctionPool, FunctionSpec, NoEnvironmentFree
+
+LOG = logging.getLogger(__name__)
+
+UNUSED_LAYER_S_MAX = 7 * 24 * 3600
+HOST = "127.0.0.1"
+
+_pools: dict[tuple[str, str], FunctionPool] = {}
+_pools_lock = threading.Lock()
+_layers_lock = threading.Lock()
+
+
+class EncoreRuntimeExecutor(RuntimeExecutor):  # type: ignore[misc]
+    """LocalStack makes one per concurrent call; the processes are the pool's, which holds at most eight."""
+
+    def __init__(self, id: str, function_version: FunctionVersion) -> None:
+        super().__init__(id=id, function_version=function_version)
+        self._pool: FunctionPool | None = None
+        self._log_stream_name = ""
+
+    def start(self, env_vars: dict[str, Any]) -> None:
+        # An error while importing belongs in the answer, not here: LocalStack would turn it into a 500 without a log.
+        environment = {name: str(value) for name, value in env_vars.items()}
+        self._log_stream_name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+        self._pool = _pool_of(self.function_version, environment)
+
+    def stop(self) -> None:
+        """Nothing of its own to stop: the pool ends with the version."""
+
+    def invoke(self, payload: dict[str, str]) -> InvocationResult:
+        if self._pool is None:
+            raise RuntimeError("invoked before it was started")
+        request_id = payload["invoke-id"]
+        call = Call(
+            request_id=request_id,
+            arn=payload["invoked-function-arn"],
+            payload=payload["payload"].encode(),
+            log_stream_name=self._log_stream_name,
+            trace_id=payload["trace-id"],
+        )
+        try:
+            outcome = self._pool.invoke(call)
+        except NoEnvironmentFree:
+            raise TooManyRequestsException(
+                "Rate Exceeded.", Reason="ConcurrentInvocationLimitExceeded", Type="User"
+            ) from None
+        return InvocationResult(
+            request_id=request_id, payload=outcome.payload, is_error=outcome.is_error, logs=outcome.logs
+        )
+
+    def get_address(self) -> str:
+        return HOST
+
+    def get_endpoint_from_executor(self) -> str:
+        return HOST
+
+    def get_runtime_endpoint(self) -> str:
+        return f"http://{HOST}:{config.GATEWAY_LISTEN[0].port}/_encore/unused"
+
+    def get_logs(self) -> str:
+        return "see the function's log file"
+
+    @classmethod
+    def prepare_version(cls, function_version: FunctionVersion) -> None:
+        """Unzips code and layers."""
+        if function_version.config.code:
+            function_version.config.code.prepare_for_execution()
+        for layer in function_version.config.layers:
+            _unzipped_layer(layer)
+
+    @classmethod
+    def cleanup_version(cls, function_version: FunctionVersion) -> None:
+        with _pools_lock:
+            pool = _pools.pop(_key(function_version), None)
+        if pool is not None:
+            pool.close()
+
+    @classmethod
+    def validate_environment(cls) -> bool:
+        return True
+
+
+def _key(function_version: FunctionVersion) -> tuple[str, str]:
+    # The revision changes with code, configuration and environment: each gets processes of its own.
+    return function_version.qualified_arn, str(function_version.config.internal_revision)
+
+
+def _pool_of(function_version: FunctionVersion, environment: dict[str, str]) -> FunctionPool:
+    key = _key(function_version)
+    with _pools_lock:
+        pool = _pools.get(key)
+        if pool is None:
+            pool = _pools[key] = FunctionPool(_spec(function_version, environment))
+        return pool
+
+
+def _spec(function_version: FunctionVersion, environment: dict[str, str]) -> FunctionSpec:
+    function, settings = function_version.id, function_version.config
+    code = str(settings.code.get_unzipped_code_location())
+    path = [code]
+    for layer in settings.layers:
+        root = _unzipped_layer(layer)
+        path += [str(folder) for folder in (root / "python/lib/python3.13/site-packages", root / "python")]
+    log_folder = os.environ.get("ENCORE_FUNCTION_LOG_DIR")
+    return FunctionSpec(
+        name=function.function_name,
+        version=function.qualifier,
+        handler=settings.handler,
+        path=tuple(folder for folder in path if Path(folder).is_dir()),
+        environment={
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "TMPDIR": tempfile.gettempdir(),
+            **environment,
+            "LAMBDA_TASK_ROOT": code,
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+        },
+        timeout_s=float(settings.timeout),
+        memory_mb=int(settings.memory_size),
+        log_file=Path(log_folder, f"{function.function_name}.log") if log_folder else None,
+        environments_max=int(os.environ.get("ENCORE_FUNCTION_ENVIRONMENTS_MAX", ENVIRONMENTS_MAX)),
+    )
+
+
+def _unzipped_layer(layer: LayerVersion) -> Path:
+    """The layer's folder, unzipped once per content: it outlives LocalStack, and so do its compiled modules."""
+    if layer.code.is_hot_reloading():
+        return Path(layer.code.get_unzipped_code_location())
+    cache = Path(config.dirs.cache, "encore-layers")
+    folder = cache / base64.b64decode(layer.code.code_sha256).hex()
+    with _layers_lock:
+        if not folder.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
+            _forget_unused_layers(cache)
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                archive = Path(scratch, "layer.zip")
+                with archive.open("wb") as file:
+                    layer.code._download_archive_to_file(file)
+                with zipfile.ZipFile(archive) as content:
+                    content.extractall(Path(scratch, "layer"))
+                Path(scratch, "layer").rename(folder)
+        os.utime(folder)
+    return folder
+
+
+def _forget_unused_layers(cache: Path) -> None:
+    for folder in cache.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > UNUSED_LAYER_S_MAX:
+            LOG.info("removing layer %s, not used for a week", folder.name)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,110 @@
+"""Booking through the deployed functions, over HTTP, by way of Kafka to the ticket."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from support.client import Person, assert_problem
+
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+_PEOPLE = 200
+_AT_ONCE = 40
+_TICKET_WAIT_S = 30
+
+
+def first_free_seat(person: Person, schedule_id: int) -> int:
+    seat_map = person.http.get(f"schedules/{schedule_id}/seats", headers=person.with_pass).json()
+    return next(int(seat["number"]) for seat in seat_map["seats"] if seat["state"] == "available")
+
+
+def wait_for(show: Callable[[], dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Ask until the answer is as wanted, as a waiting client does."""
+    deadline_s = time.monotonic() + _TICKET_WAIT_S
+    while not wanted(shown := show()):
+        assert time.monotonic() < deadline_s, shown
+        time.sleep(0.1)
+    return shown
+
+
+def test_the_tour_books_a_ticket_and_the_audit_passes(run_script: Script) -> None:
+    tour = run_script("tour")
+
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    for step in (
+        "1 join the line",
+        "2 where am I",
+        "3 concerts",
+        "4 schedules",
+        "5 seats",
+        "6 reserve",
+        "7 pay",
+        "code",
+    ):
+        assert step in tour.stdout
+    assert "audit passed" in tour.stdout
+
+
+def test_a_booked_ticket_can_be_given_back(http: httpx.Client) -> None:
+    person = Person(http).join(2)
+    seat = first_free_seat(person, 201)
+    reservation_id = person.reserve(201, [seat]).json()["reservation_id"]
+    assert person.pay(reservation_id).status_code == 201
+    booked = wait_for(lambda: person.show(reservation_id).json(), lambda shown: "ticket" in shown)
+    assert booked["status"] == "confirmed"
+
+    given_back = http.delete(f"reservations/{reservation_id}", headers=person.with_token)
+
+    assert given_back.json()["status"] == "refunded"
+    wait_for(lambda: person.show(reservation_id).json(), lambda shown: "ticket" not in shown)
+    assert first_free_seat(Person(http).join(2), 201) <= seat
+
+
+def test_leaving_the_line_ends_the_turn(http: httpx.Client) -> None:
+    person = Person(http).join(3)
+
+    assert http.delete("queue/tokens/current", headers=person.with_token).status_code == 204
+    assert_problem(http.get("queue/tokens/current", headers=person.with_token), 410, "turn-over")
+    # The pass is refused as soon as the end of the turn has reached Postgres, within a second or so.
+    wait_for(lambda: person.reserve(301, [10]).json(), lambda answer: answer.get("type") == "/problems/turn-over")
+
+
+def test_refusals_look_the_same_everywhere(http: httpx.Client) -> None:
+    person = Person(http).join(1)
+
+    assert_problem(http.get("concerts/999999"), 404, "concert-unknown")
+    assert_problem(http.post("queue/tokens", json={"concert_id": 999999, "user_id": "x"}), 404, "concert-unknown")
+    assert_problem(http.post("queue/tokens", json={"concert_id": 1}), 400, "bad-request")
+    assert_problem(http.post("queue/tokens", json={"concert_id": 5, "user_id": "x"}), 409, "sales-not-open")
+    assert_problem(http.get("queue/tokens/current"), 401, "token-invalid")
+    assert_problem(person.reserve(201, [1]), 403, "pass-of-another-concert")
+    assert_problem(person.reserve(101, [1, 2, 3, 4, 5]), 400, "bad-request")
+    assert http.get("nowhere").status_code in (403, 404)
+
+
+def test_catalogue_answers_304_to_who_has_it_already(http: httpx.Client) -> None:
+    etag = http.get("concerts/1").headers["etag"]
+
+    assert http.get("concerts/1", headers={"If-None-Match": etag}).status_code == 304
+
+
+@pytest.mark.race
+def test_two_hundred_people_one_seat_one_wins(http: httpx.Client, run_script: Script) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as crowd:
+        people = list(crowd.map(lambda _: Person(http).join(4), range(_PEOPLE)))
+        seat = first_free_seat(people[0], 401)
+        answers = list(crowd.map(lambda person: person.reserve(401, [seat]), people))
+
+    outcomes = Counter(answer.status_code for answer in answers)
+    assert outcomes == {201: 1, 409: _PEOPLE - 1}
+    for answer in answers:
+        if answer.status_code == 409:
+            assert_problem(answer, 409, "seat-taken")
+    audit = run_script("audit", "--settle", "30")
+    assert audit.returncode == 0, audit.stdout + audit.stderr

@@ -1,0 +1,38 @@
+"""Settings: read once, all faults reported together."""
+
+import pytest
+
+from booking.platform.settings import SettingsError, load_settings
+
+_NEEDED = {
+    f"ENCORE_{name}": "x"
+    for name in (
+        "DATABASE_URL", "REPLICA_URL", "QUEUE_REDIS_URL", "LOCKS_REDIS_URL", "CACHE_REDIS_URL", "TOKEN_KEYS",
+        "PERSON_SECRET", "DANAL_URL", "PAYCO_URL", "KAFKA_BOOTSTRAP_SERVERS",
+    )
+}  # fmt: skip
+
+
+def test_defaults_are_safe() -> None:
+    settings = load_settings(_NEEDED)
+
+    assert settings.edge_trust == "authorizer"
+    assert settings.hold_ttl_s == 300
+    assert settings.hold_cap_s == 900
+
+
+def test_every_fault_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"ENCORE_HOLD_TTL_S": "soon", "ENCORE_HOLD_CAP_S": "-1", "ENCORE_EDGE_TRUST": "nobody"})
+
+    message = str(refused.value)
+    for variable in (*_NEEDED, "ENCORE_HOLD_TTL_S", "ENCORE_HOLD_CAP_S", "ENCORE_EDGE_TRUST"):
+        assert variable in message
+
+
+def test_numbers_and_choices_are_read() -> None:
+    settings = load_settings(
+        _NEEDED | {"ENCORE_HOLD_TTL_S": "7", "ENCORE_CONNECT_TIMEOUT_S": "0.5", "ENCORE_EDGE_TRUST": "open"}
+    )
+
+    assert (settings.hold_ttl_s, settings.connect_timeout_s, settings.edge_trust) == (7, 0.5, "open")
