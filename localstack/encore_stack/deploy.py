@@ -432,24 +432,3 @@ def _reserve_concurrency(target: Target, template: Template) -> None:
         ),
         reserved,
     )
-
-
-def main() -> int:
-    """Deploys the instance in ENCORE_INSTANCE: `python -m encore_stack.deploy`."""
-    # Imported here: that module builds on this one.
-    from encore_stack.deployment import deploy_instance
-    from encore_stack.instance import Instance
-
-    try:
-        print(deploy_instance(Instance.load(), print))
-    except Exception as error:
-        if type(error).__name__ not in ("DeployError", "EndpointConnectionError"):
-            raise
-        # With -m this module exists twice, and so does its error: hence by name.
-        print(f"the deployment failed: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

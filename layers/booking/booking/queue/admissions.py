@@ -44,7 +44,7 @@ def running_lines() -> dict[int, bool]:
 
     Postgres knows them however much Redis forgets.
     """
-    return dict(primary().rows(_RUNNING_LINES))
+    return {int(concert_id): bool(sold_out) for concert_id, sold_out in primary().rows(_RUNNING_LINES)}
 
 
 def _copy_line(concert_id: int) -> int:

@@ -1,0 +1,201 @@
+"""An instance of the local stack: where its files lie, which ports it has, its secrets, its functions' environment."""
+
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from encore_stack.ports import HOST
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+RESERVATION_TOPIC = "reservation-events"
+DEAD_LETTER_TOPIC = "reservation-events.dead-letter"
+TOPIC_PARTITIONS = 12
+MARKER = "ENCORE_STACK_DIR"
+"""Environment variable of every supervised process: names the instance's folder, so that strays can be found."""
+
+PART_MARKER = "ENCORE_STACK_PART"
+"""Environment variable of every process of a part: the part's name."""
+
+_UNIX_SOCKET_PATH_MAX = 100
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+
+
+class BadInstance(Exception):
+    """The name of the instance is not usable."""
+
+
+@dataclass
+class Instance:
+    """One stack of this clone, `main` unless named. Making the object touches no file."""
+
+    name: str
+    project_dir: Path = PROJECT_DIR
+    ports: dict[str, int] = field(default_factory=dict)
+    external_kafka: str | None = None
+    """Bootstrap servers of a Kafka that is not ours."""
+
+    @classmethod
+    def load(cls, name: str | None = None, project_dir: Path = PROJECT_DIR) -> "Instance":
+        """The named instance, else the one in ENCORE_INSTANCE, else `main`, with the ports it had.
+
+        Raises BadInstance.
+        """
+        name = name or os.environ.get("ENCORE_INSTANCE") or "main"
+        if not _NAME.fullmatch(name) or name == "tools":
+            raise BadInstance(f"ENCORE_INSTANCE must be lower case letters, digits, - or _ and not 'tools': {name!r}")
+        instance = cls(name, project_dir)
+        config = _read_json(instance.config_file)
+        instance.ports = dict(config.get("ports", {}))
+        instance.external_kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.get("external_kafka")
+        return instance
+
+    # -- paths --
+
+    @property
+    def tools_dir(self) -> Path:
+        return self.project_dir / ".stack" / "tools"
+
+    @property
+    def dir(self) -> Path:
+        return self.project_dir / ".stack" / self.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.dir / "config.json"
+
+    @property
+    def secrets_file(self) -> Path:
+        return self.dir / "secrets.json"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.dir / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.dir / "logs"
+
+    @property
+    def tmp_dir(self) -> Path:
+        return self.dir / "tmp"
+
+    def data_dir(self, part: str) -> Path:
+        return self.dir / "data" / part
+
+    def log_file(self, part: str) -> Path:
+        return self.log_dir / f"{part}.log"
+
+    def held_file(self, part: str) -> Path:
+        """Exists while a person holds the part down."""
+        return self.run_dir / "held" / part
+
+    @property
+    def supervisor_socket(self) -> Path:
+        path = self.run_dir / "supervisor.sock"
+        if len(str(path)) <= _UNIX_SOCKET_PATH_MAX:
+            return path
+        digest = sha256(str(self.dir).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"encore-{os.getuid()}-{digest}" / "supervisor.sock"
+
+    # -- files --
+
+    def make_dirs(self) -> None:
+        """The instance's folders. Others may walk through (Postgres has a user of its own), not write."""
+        for folder in (self.dir / "data", self.run_dir / "held", self.log_dir, self.tmp_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.dir.parent, self.dir, self.dir / "data"):
+            folder.chmod(0o755)
+        (self.dir.parent / ".gitignore").write_text("*\n")
+
+    def save_config(self) -> None:
+        """Persist the ports, and where Kafka is if it is not ours."""
+        config = {"ports": self.ports, "external_kafka": os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None}
+        write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
+
+    def secrets(self) -> dict[str, str]:
+        """The instance's secrets, made at the first call and readable by their owner only."""
+        values = {key: str(value) for key, value in _read_json(self.secrets_file).items()}
+        makers: dict[str, Callable[[], str]] = {
+            "postgres_password": lambda: secrets.token_urlsafe(24),
+            "replication_password": lambda: secrets.token_urlsafe(24),
+            "database_password": lambda: secrets.token_urlsafe(24),
+            "token_keys": lambda: f"k1:{secrets.token_hex(32)}",
+            "person_secret": lambda: secrets.token_hex(32),
+        }
+        missing = {key: make() for key, make in makers.items() if key not in values}
+        if missing:
+            values |= missing
+            self.dir.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.secrets_file, json.dumps(values, indent=2) + "\n", mode=0o600)
+        return values
+
+    # -- addresses --
+
+    def url(self, part: str) -> str:
+        """HTTP address of a part."""
+        return f"http://{HOST}:{self.ports[part]}"
+
+    def database_url(self, part: str = "postgres") -> str:
+        return f"postgresql://encore:{self.secrets()['database_password']}@{HOST}:{self.ports[part]}/encore"
+
+    def superuser_url(self, part: str = "postgres") -> str:
+        return f"postgresql://postgres:{self.secrets()['postgres_password']}@{HOST}:{self.ports[part]}/encore"
+
+    @property
+    def kafka_bootstrap_servers(self) -> str:
+        return self.external_kafka or f"{HOST}:{self.ports['kafka']}"
+
+
+def function_environment(instance: Instance) -> dict[str, str]:
+    """The ENCORE_* values that functions, the fast gateway and the tools run with."""
+    secret_values = instance.secrets()
+    redis_url = f"redis://{HOST}:{instance.ports['redis']}/0"
+    return {
+        "ENCORE_DATABASE_URL": instance.database_url("postgres"),
+        "ENCORE_REPLICA_URL": instance.database_url("replica"),
+        "ENCORE_QUEUE_REDIS_URL": redis_url,
+        "ENCORE_LOCKS_REDIS_URL": redis_url,
+        "ENCORE_CACHE_REDIS_URL": redis_url,
+        "ENCORE_KAFKA_BOOTSTRAP_SERVERS": instance.kafka_bootstrap_servers,
+        "ENCORE_RESERVATION_TOPIC": RESERVATION_TOPIC,
+        "ENCORE_DEAD_LETTER_TOPIC": DEAD_LETTER_TOPIC,
+        "ENCORE_DANAL_URL": instance.url("danal"),
+        "ENCORE_PAYCO_URL": instance.url("payco"),
+        "ENCORE_TOKEN_KEYS": secret_values["token_keys"],
+        "ENCORE_PERSON_SECRET": secret_values["person_secret"],
+        "ENCORE_EDGE_TRUST": os.environ.get("ENCORE_EDGE_TRUST", "open"),
+    }
+
+
+def function_secrets(instance: Instance) -> dict[str, str]:
+    """The JSON of the Secrets Manager secret that the template names."""
+    secret_values = instance.secrets()
+    return {
+        "database_url": instance.database_url("postgres"),
+        "replica_url": instance.database_url("replica"),
+        "token_keys": secret_values["token_keys"],
+        "person_secret": secret_values["person_secret"],
+    }
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file as a whole: readers see the old one or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,117 @@
+"""Which port each part listens on: what the environment says, what was used before, the default, or a free one."""
+
+import os
+import random
+import socket
+from collections.abc import Collection, Iterable, Mapping
+
+HOST = "127.0.0.1"
+
+DEFAULT_PORTS: Mapping[str, int] = {
+    "postgres": 15432,
+    "replica": 15433,
+    "redis": 16379,
+    "kafka": 19092,
+    "kafka_controller": 19093,
+    "danal": 18081,
+    "payco": 18082,
+    "localstack": 4566,
+    "gateway": 8000,
+}
+"""Every port that an instance uses, by the name in ENCORE_PORT_<NAME>."""
+
+_FREE_RANGE = (20_000, 32_000)
+"""Below the ports that Linux gives to outgoing connections, so that none of those is in the way later."""
+
+
+class PortTaken(Exception):
+    """A port that was asked for by name is held by another process."""
+
+
+class PortClaims:
+    """Ports chosen but not listened on yet, so that stacks starting at the same moment choose different ones.
+
+    A claim is an abstract unix socket: visible to every process of the machine, gone with the process that holds it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def claim(self, port: int) -> bool:
+        """Whether the port is now claimed: nobody listens on it and nobody else has claimed it."""
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0encore-port-{port}")
+        except OSError:
+            claim.close()
+            return False
+        if not is_free(port):
+            claim.close()
+            return False
+        self._held.append(claim)
+        return True
+
+    def release(self) -> None:
+        for claim in self._held:
+            claim.close()
+        self._held.clear()
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def choose_ports(
+    persisted: Mapping[str, int],
+    in_use: Collection[str],
+    claims: PortClaims,
+    *,
+    use_defaults: bool,
+    names: Iterable[str] = DEFAULT_PORTS,
+) -> dict[str, int]:
+    """A port for every name.
+
+    `in_use` names the parts that run now: they keep what they have. Raises PortTaken for one set by ENCORE_PORT_<NAME>.
+    """
+    wanted = {name: port for name in names if (port := _from_environment(name)) is not None}
+    chosen: dict[str, int] = {}
+    for name in names:
+        before = persisted.get(name)
+        if before is not None and name in in_use:
+            chosen[name] = before
+        elif name in wanted:
+            if not claims.claim(wanted[name]):
+                raise PortTaken(f"port {wanted[name]} (ENCORE_PORT_{name.upper()}) is taken by another process")
+            chosen[name] = wanted[name]
+    for name in names:
+        if name in chosen:
+            continue
+        candidates = [persisted.get(name), DEFAULT_PORTS[name] if use_defaults else None]
+        chosen[name] = _first_free([port for port in candidates if port], claims)
+    return chosen
+
+
+def _from_environment(name: str) -> int | None:
+    text = os.environ.get(f"ENCORE_PORT_{name.upper()}")
+    if not text:
+        return None
+    if not text.isdigit() or not 1 <= int(text) <= 65_535:
+        raise PortTaken(f"ENCORE_PORT_{name.upper()} must be a port number, is {text!r}")
+    return int(text)
+
+
+def _first_free(candidates: list[int], claims: PortClaims) -> int:
+    for port in candidates:
+        if claims.claim(port):
+            return port
+    for port in random.sample(range(*_FREE_RANGE), 200):
+        if claims.claim(port):
+            return port
+    raise PortTaken(f"no free port found between {_FREE_RANGE[0]} and {_FREE_RANGE[1]}")
