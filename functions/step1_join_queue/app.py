@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from chalice.app import Response
 from msgspec import Meta
 
 from booking.platform.edge import BIGINT_MAX, StepApp, StrictStruct, answer, read_body, user_id_of
@@ -16,7 +17,7 @@ class JoinRequest(StrictStruct):
 
 
 @app.route("/queue/tokens", methods=["POST"])
-def join():
+def join() -> Response:
     request = read_body(app, JoinRequest)
     turn = join_line(request.concert_id, person_of(user_id_of(app, request.user_id)))
     return answer(turn.body(), 201 if turn.created else 200, headers={"Cache-Control": "no-store", **turn.headers()})

@@ -1,5 +1,9 @@
 """Step 3: the concerts on sale and to come."""
 
+from collections.abc import Mapping
+
+from chalice.app import Response
+
 from booking import catalog
 from booking.catalog.concerts import CACHE_CONTROL
 from booking.platform.edge import StepApp, answer_with_etag, encode, path_id
@@ -8,13 +12,13 @@ app = StepApp("step3_concerts")
 
 
 @app.route("/concerts")
-def list_concerts():
-    query = app.request.query_params or {}
+def list_concerts() -> Response:
+    query: Mapping[str, str] = app.request.query_params or {}
     page = catalog.list_concerts(query.get("limit"), query.get("cursor"))
     return answer_with_etag(app, encode(page), {"Cache-Control": CACHE_CONTROL})
 
 
 @app.route("/concerts/{concert_id}")
-def show_concert(concert_id):
+def show_concert(concert_id: str) -> Response:
     concert = catalog.find_concert(path_id(concert_id, catalog.ConcertUnknown))
     return answer_with_etag(app, encode(concert), {"Cache-Control": CACHE_CONTROL})

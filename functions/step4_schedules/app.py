@@ -1,5 +1,7 @@
 """Step 4: the schedules of a concert, with seats left."""
 
+from chalice.app import Response
+
 from booking import catalog
 from booking.catalog.schedules import CACHE_CONTROL
 from booking.platform.edge import StepApp, answer_with_etag, encode, path_id
@@ -8,6 +10,6 @@ app = StepApp("step4_schedules")
 
 
 @app.route("/concerts/{concert_id}/schedules")
-def list_schedules(concert_id):
+def list_schedules(concert_id: str) -> Response:
     schedules = catalog.list_schedules(path_id(concert_id, catalog.ConcertUnknown))
     return answer_with_etag(app, encode(schedules), {"Cache-Control": CACHE_CONTROL})

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from chalice.app import Response
 from msgspec import Meta
 
 from booking import payment, seats
@@ -28,7 +29,7 @@ class ReserveRequest(StrictStruct):
 
 
 @app.route("/reservations", methods=["POST"])
-def reserve():
+def reserve() -> Response:
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
     request = read_body(app, ReserveRequest)
     reservation = seats.hold_seats(Attempt(shopper, key, body_hash(app)), request.schedule_id, request.seats)
@@ -36,13 +37,13 @@ def reserve():
 
 
 @app.route("/reservations/{reservation_id}", methods=["GET"])
-def show_reservation(reservation_id):
+def show_reservation(reservation_id: str) -> Response:
     person = owner_of(bearer(app))
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
     return answer(payment.show_settled(reservation_id, person), headers={"Cache-Control": "private, no-store"})
 
 
 @app.route("/reservations/{reservation_id}", methods=["DELETE"])
-def cancel_reservation(reservation_id):
+def cancel_reservation(reservation_id: str) -> Response:
     person = owner_of(bearer(app))
     return answer(payment.cancel_reservation(path_uuid(reservation_id, seats.ReservationUnknown), person))

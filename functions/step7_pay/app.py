@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from chalice.app import Response
 from msgspec import Meta
 
 from booking import payment, seats
@@ -27,7 +28,7 @@ class PayRequest(StrictStruct):
 
 
 @app.route("/reservations/{reservation_id}/payments", methods=["POST"])
-def pay(reservation_id):
+def pay(reservation_id: str) -> Response:
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
     request = read_body(app, PayRequest)
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from encore_stack.instance import PROJECT_DIR
+from encore_stack.instance import PROJECT_DIR, Instance
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,12 @@ def status() -> dict[str, Any]:
         )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+@pytest.fixture(scope="session")
+def instance(status: dict[str, Any]) -> Instance:
+    """The test stack's paths, ports and secrets."""
+    return Instance.load(status["instance"])
 
 
 @pytest.fixture(params=["api_url", "gateway_url"])

@@ -1,16 +1,22 @@
 """Booking through the deployed functions, over HTTP, by way of Kafka to the ticket."""
 
+import secrets
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import pg8000.native
 import pytest
 
+from encore_stack.instance import Instance
 from support.client import Person, assert_problem
+from support.shop import lapse
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,6 +28,28 @@ _TICKET_WAIT_S = 30
 def first_free_seat(person: Person, schedule_id: int) -> int:
     seat_map = person.http.get(f"schedules/{schedule_id}/seats", headers=person.with_pass).json()
     return next(int(seat["number"]) for seat in seat_map["seats"] if seat["state"] == "available")
+
+
+@contextmanager
+def faulty(gateway_url: str, **faults: Any) -> Iterator[None]:
+    """A simulated gateway with faults for the length of the block."""
+    httpx.put(f"{gateway_url}/_faults", json=faults, trust_env=False).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx.delete(f"{gateway_url}/_faults", trust_env=False).raise_for_status()
+
+
+@contextmanager
+def database(instance: Instance) -> Iterator[pg8000.native.Connection]:
+    """The deployed functions' own database."""
+    address = urlsplit(instance.database_url())
+    connection = pg8000.native.Connection(
+        address.username or "", password=address.password, host=address.hostname or "", port=address.port or 0,
+        database=address.path.lstrip("/"), ssl_context=False,
+    )  # fmt: skip
+    with closing(connection):
+        yield connection
 
 
 def wait_for(show: Callable[[], dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -92,6 +120,46 @@ def test_catalogue_answers_304_to_who_has_it_already(http: httpx.Client) -> None
     etag = http.get("concerts/1").headers["etag"]
 
     assert http.get("concerts/1", headers={"If-None-Match": etag}).status_code == 304
+
+
+def test_a_correlation_id_goes_from_the_request_to_the_consumers_log(http: httpx.Client, instance: Instance) -> None:
+    person = Person(http).join(2)
+    http.headers["X-Correlation-Id"] = correlation_id = secrets.token_hex(8)
+    reserved = person.reserve(202, [first_free_seat(person, 202)])
+    assert reserved.headers["x-correlation-id"] == correlation_id
+    log = instance.log_dir / "functions" / "encore-on_reservation_events.log"
+
+    wait_for(lambda: {"log": log.read_text()}, lambda shown: correlation_id in shown["log"])
+
+
+def test_a_payment_in_doubt_is_settled_and_becomes_a_ticket(http: httpx.Client, instance: Instance) -> None:
+    person = Person(http).join(3)
+    reservation_id = person.reserve(302, [first_free_seat(person, 302)]).json()["reservation_id"]
+    with faulty(instance.url("danal"), mode="approve_then_hang"):
+        pending = person.pay(reservation_id)
+    assert pending.status_code == 202
+    assert pending.json()["options"] == ["wait", "cancel"]
+
+    booked = wait_for(lambda: person.show(reservation_id).json(), lambda shown: "ticket" in shown)
+
+    assert booked["status"] == "confirmed"
+
+
+def test_the_sweeper_puts_back_the_seats_of_a_lapsed_hold(http: httpx.Client, instance: Instance) -> None:
+    person = Person(http).join(3)
+    reservation_id = person.reserve(303, [first_free_seat(person, 303)]).json()["reservation_id"]
+    with database(instance) as connection:
+        lapse(connection.run, reservation_id)
+        swept = wait_for(
+            lambda: {"events": connection.run(
+                "select event from seat_ledger where reservation_id = cast(:id as uuid) order by version",
+                id=reservation_id,
+            )},
+            lambda shown: len(shown["events"]) == 2,
+        )  # fmt: skip
+
+    assert swept["events"] == [["held"], ["expired"]]
+    assert person.show(reservation_id).json()["status"] == "expired"
 
 
 @pytest.mark.race

@@ -64,7 +64,7 @@ class StepApp(Chalice):
         return lambda view: register(_answering(self, view))
 
 
-class StrictStruct(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class StrictStruct(msgspec.Struct, forbid_unknown_fields=True):
     """Base of the request bodies: a field that is not known is refused, never ignored."""
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aws_lambda_powertools.metrics import MetricUnit
+
 from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.problems import Refusal
 from booking.platform.settings import settings
-from booking.platform.telemetry import logger, start_correlation
+from booking.platform.telemetry import logger, measure, start_correlation
 
 _STAND_BY_TICK_S = 0.5
 _PAUSE_AFTER_FAULT_S = 1.0
@@ -59,6 +61,8 @@ def run_loop(name: str, tick_s: float, work: Callable[[], int], *, run_s: float 
             time.sleep(max(0.0, min(pause_s - (time.monotonic() - now_s), deadline_s - time.monotonic())))
     finally:
         lease.release()
+    measure("LoopWorkDone", report.done, MetricUnit.Count, loop=name)
+    measure("LoopFaults", report.faults, MetricUnit.Count, loop=name)
     logger().info("loop ended", extra=asdict(report))
     return asdict(report)
 

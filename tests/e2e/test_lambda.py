@@ -1,0 +1,176 @@
+"""LocalStack with the executor behaves as Lambda does: what the functions rely on, through Lambda's own API."""
+
+import io
+import json
+import time
+import zipfile
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from botocore.exceptions import ClientError
+
+from encore_stack.deployment import target_of
+from encore_stack.instance import Instance
+
+_ROLE = "arn:aws:iam::000000000000:role/test"
+_WAIT_S = 30
+
+
+@dataclass
+class Function:
+    """A small function of a test's own."""
+
+    client: Any
+    name: str
+
+    def invoke(self, payload: Any = None) -> dict[str, Any]:
+        """The whole answer: ``payload``, ``error`` (None or Unhandled) and the tail of the log."""
+        answer = self.client.invoke(FunctionName=self.name, Payload=json.dumps(payload), LogType="Tail")
+        return {
+            "payload": json.loads(answer["Payload"].read()),
+            "error": answer.get("FunctionError"),
+            "log": b64decode(answer.get("LogResult", "")).decode(),
+        }
+
+    def configure(self, **configuration: Any) -> None:
+        self.client.update_function_configuration(FunctionName=self.name, **configuration)
+        wait_until_updated(self.client, self.name)
+
+    def replace(self, source: str) -> None:
+        self.client.update_function_code(FunctionName=self.name, ZipFile=zipped(source))
+        wait_until_updated(self.client, self.name)
+
+
+def zipped(source: str) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("app.py", source)
+    return archive.getvalue()
+
+
+def wait_until_updated(client: Any, name: str) -> None:
+    deadline_s = time.monotonic() + _WAIT_S
+    while True:
+        configuration = client.get_function_configuration(FunctionName=name)
+        if configuration["State"] == "Active" and configuration.get("LastUpdateStatus", "Successful") == "Successful":
+            return
+        assert time.monotonic() < deadline_s, configuration
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def lambda_client(instance: Instance) -> Any:
+    return target_of(instance).client("lambda")
+
+
+@pytest.fixture
+def make(lambda_client: Any) -> Iterator[Callable[..., Function]]:
+    names: list[str] = []
+
+    def create(source: str, **configuration: Any) -> Function:
+        name = f"test-{uuid4().hex[:12]}"
+        lambda_client.create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Handler="app.handler",
+            Role=_ROLE,
+            Code={"ZipFile": zipped(source)},
+            **configuration,
+        )
+        names.append(name)
+        wait_until_updated(lambda_client, name)
+        return Function(lambda_client, name)
+
+    yield create
+    for name in names:
+        lambda_client.delete_function(FunctionName=name)
+
+
+def test_a_changed_environment_is_seen_by_the_next_call(make: Callable[..., Function]) -> None:
+    function = make(
+        "import os\ndef handler(event, context): return os.environ['COLOUR']",
+        Environment={"Variables": {"COLOUR": "red"}},
+    )
+    assert function.invoke()["payload"] == "red"
+
+    function.configure(Environment={"Variables": {"COLOUR": "blue"}})
+
+    assert function.invoke()["payload"] == "blue"
+
+
+def test_new_code_is_run_by_the_next_call(make: Callable[..., Function]) -> None:
+    function = make("def handler(event, context): return 1")
+    assert function.invoke()["payload"] == 1
+
+    function.replace("def handler(event, context): return 2")
+
+    assert function.invoke()["payload"] == 2
+
+
+def test_a_timeout_ends_the_call_and_the_next_one_is_served(make: Callable[..., Function]) -> None:
+    function = make("import time\ndef handler(event, context): time.sleep(event)", Timeout=1)
+
+    late = function.invoke(30)
+
+    assert late["error"] == "Unhandled"
+    assert "timed out after 1.00 seconds" in late["payload"]["errorMessage"]
+    assert function.invoke(0)["error"] is None
+
+
+def test_an_error_while_importing_is_answered_and_heals(make: Callable[..., Function]) -> None:
+    function = make("raise RuntimeError('not today')\ndef handler(event, context): pass")
+
+    broken = function.invoke()
+
+    assert broken["error"] == "Unhandled"
+    assert broken["payload"]["errorType"] == "RuntimeError"
+    assert "not today" in broken["payload"]["errorMessage"]
+    function.replace("def handler(event, context): return 'well'")
+    assert function.invoke()["payload"] == "well"
+
+
+def test_an_exception_is_answered_with_its_type_and_logged(make: Callable[..., Function]) -> None:
+    failed = make("def handler(event, context): return 1 / 0").invoke()
+
+    assert failed["payload"]["errorType"] == "ZeroDivisionError"
+    assert "ZeroDivisionError" in failed["log"]
+
+
+def test_reserved_concurrency_throttles_further_calls(make: Callable[..., Function]) -> None:
+    function = make("import time\ndef handler(event, context): time.sleep(event)", Timeout=10)
+    function.client.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=1)
+
+    def invoke(_: int) -> str:
+        try:
+            return str(function.invoke(1)["error"])
+        except ClientError as refused:
+            return str(refused.response["Error"]["Code"])
+
+    with ThreadPoolExecutor(3) as callers:
+        outcomes = sorted(callers.map(invoke, range(3)))
+
+    assert outcomes[0] == "None"
+    assert "TooManyRequestsException" in outcomes
+
+
+def test_at_most_eight_environments_serve_and_further_calls_wait(make: Callable[..., Function]) -> None:
+    function = make(
+        "import os, time\ndef handler(event, context):\n    time.sleep(0.3)\n    return os.getpid()", Timeout=20
+    )
+
+    with ThreadPoolExecutor(20) as callers:
+        answers = list(callers.map(lambda _: function.invoke(), range(20)))
+
+    assert all(answer["error"] is None for answer in answers)
+    assert len({answer["payload"] for answer in answers}) <= 8
+
+
+def test_a_background_loop_has_its_leader_and_one_that_stands_by(lambda_client: Any) -> None:
+    reserved = lambda_client.get_function_concurrency(FunctionName="encore-every_minute_relay_outbox")
+
+    assert reserved["ReservedConcurrentExecutions"] == 2
