@@ -12,10 +12,10 @@ from booking.platform.edge import (
     StrictStruct,
     answer,
     bearer,
-    body_hash,
     idempotency_key,
     path_uuid,
     read_body,
+    request_hash,
 )
 from booking.queue import owner_of, read_pass
 from booking.seats.holds import Attempt
@@ -32,7 +32,7 @@ class ReserveRequest(StrictStruct):
 def reserve() -> Response:
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
     request = read_body(app, ReserveRequest)
-    reservation = seats.hold_seats(Attempt(shopper, key, body_hash(app)), request.schedule_id, request.seats)
+    reservation = seats.hold_seats(Attempt(shopper, key, request_hash(request)), request.schedule_id, request.seats)
     return answer(reservation, 201, {"Location": f"/reservations/{reservation['reservation_id']}"})
 
 

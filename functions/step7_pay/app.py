@@ -12,10 +12,10 @@ from booking.platform.edge import (
     StrictStruct,
     answer,
     bearer,
-    body_hash,
     idempotency_key,
     path_uuid,
     read_body,
+    request_hash,
 )
 from booking.queue import read_pass
 from booking.seats.holds import Attempt
@@ -24,7 +24,7 @@ app = StepApp("step7_pay")
 
 
 class PayRequest(StrictStruct):
-    method: Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+    method: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
 
 
 @app.route("/reservations/{reservation_id}/payments", methods=["POST"])
@@ -32,7 +32,7 @@ def pay(reservation_id: str) -> Response:
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
     request = read_body(app, PayRequest)
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
-    paid = payment.pay(Attempt(shopper, key, body_hash(app)), reservation_id, request.method)
+    paid = payment.pay(Attempt(shopper, key, request_hash(reservation_id, request)), reservation_id, request.method)
     if paid.pending:
         return answer(paid.payment | {"options": payment.OPTIONS}, 202, {"Retry-After": str(POLL_AFTER_S)})
     return answer(paid.payment, 201)

@@ -39,7 +39,7 @@ _PAGE_DEFAULT, _PAGE_MAX = 1_000, 10_000
 
 logger = logging.getLogger("payment_gateways")
 
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[\w.:-]+$")]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[\w.:-]+\Z")]
 
 
 class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +48,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Text
     order_id: Text
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**12)]
-    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}$")]
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
     method: Text
     callback_url: str | None = None
 

@@ -109,7 +109,16 @@ def test_concerts_come_in_pages(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"cursor": "%%%"}, {"cursor": "abc"}]
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "101"},
+        {"limit": "x"},
+        {"limit": "00001999999999999"},
+        {"limit": "0000150"},
+        {"cursor": "%%%"},
+        {"cursor": "abc"},
+    ],
 )
 def test_an_unusable_page_is_refused(http: httpx.Client, query: dict[str, str]) -> None:
     assert_problem(http.get("concerts", params=query), 400, "bad-request")
@@ -186,6 +195,20 @@ def test_another_media_type_is_refused(person: Person) -> None:
         "reservations", data={"seats": "1"}, headers=person.with_pass | {"Idempotency-Key": new_key()}
     )
     assert_problem(response, 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize("method", ["", "Card", "card\n", "c" * 33, "card; drop"])
+def test_an_unusable_method_is_refused(person: Person, shop: Shop, method: str) -> None:
+    reservation_id = person.reserve(shop.concert_id, [1]).json()["reservation_id"]
+
+    assert_problem(person.pay(reservation_id, method), 400, "bad-request")
+
+
+def test_spelling_makes_no_other_request(person: Person, shop: Shop, danal: SimulatedGateway) -> None:
+    reservation_id, key = person.reserve(shop.concert_id, [1]).json()["reservation_id"], new_key()
+
+    first = person.pay(reservation_id, key=key)
+    assert person.pay(reservation_id.upper(), key=key).json() == first.json()
 
 
 @pytest.mark.parametrize("seats", [[], [1, 2, 3, 4, 5], [1, 1]])

@@ -4,9 +4,22 @@ from pathlib import Path
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool
+from sqlalchemy.exc import ProgrammingError
 
 _FUNCTIONS = sorted((Path(__file__).resolve().parents[1] / "booking").glob("*/sql/functions/*.sql"))
 _DEPLOY_LOCK = 0x656E636F7265  # 'encore'
+_DROP = """
+do $$ declare
+    v_old regprocedure;
+begin
+    for v_old in
+        select oid from pg_proc where proname = '{name}' and pronamespace = current_schema()::regnamespace
+    loop
+        execute format('drop function %s', v_old);
+    end loop;
+end $$
+"""
+_COUNT = "select count(*) from pg_proc where proname = '{name}' and pronamespace = current_schema()::regnamespace"
 
 
 def run() -> None:
@@ -18,12 +31,27 @@ def run() -> None:
         with context.begin_transaction():
             connection.exec_driver_sql(f"select pg_advisory_xact_lock({_DEPLOY_LOCK})")
             context.run_migrations()
-            replace_functions(connection)
+            for path in _FUNCTIONS:
+                replace_function(connection, path.stem, path.read_text(encoding="utf-8"))
 
 
-def replace_functions(connection: Connection) -> None:
-    for path in _FUNCTIONS:
-        connection.exec_driver_sql(path.read_text(encoding="utf-8"))
+def replace_function(connection: Connection, name: str, definition: str) -> None:
+    """Put a function in place. A file is named after its function, and there is one of that name afterwards.
+
+    ``create or replace`` keeps what has not changed as it is; it refuses another type of result and leaves an old list of
+    arguments beside the new one, and both mean dropping first.
+    """
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(definition)
+            replaced = connection.exec_driver_sql(_COUNT.format(name=name)).scalar() == 1
+    except ProgrammingError as fault:
+        if "42P13" not in str(fault):  # invalid_function_definition
+            raise
+        replaced = False
+    if not replaced:
+        connection.exec_driver_sql(_DROP.format(name=name))
+        connection.exec_driver_sql(definition)
 
 
 run()

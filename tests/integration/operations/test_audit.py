@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from booking import seats
 from booking.operations.audit import AuditImpossible, Auditor, Verdict
 from booking.platform.postgres import primary
 from support.gateways import SimulatedGateway
@@ -59,7 +60,7 @@ def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone
         id=held["reservation_id"],
     )
     primary().rows(
-        "select settle_payment(cast(:id as uuid), 'captured', 'captured', 60, false, 'test')",
+        "select settle_payment(cast(:id as uuid), 'captured', 'captured', 60, 'test')",
         id=begun["payment"]["payment_id"],
     )
     return str(held["reservation_id"])
@@ -79,6 +80,33 @@ def test_i1_two_live_reservations_of_one_seat(look: Callable[[], set[str]]) -> N
     assert first["seats"] == [1]
 
     assert look() == {"I1"}
+
+
+def test_i1_a_seat_held_for_a_reservation_that_is_over(look: Callable[[], set[str]]) -> None:
+    shop = Shop.open()
+    held = shop.hold([1])
+    force(f"update reservation set status = 'cancelled' where id = '{held['reservation_id']}'")
+
+    assert look() == {"I1"}
+
+
+def test_i1_a_seat_held_for_longer_than_its_reservation(look: Callable[[], set[str]]) -> None:
+    shop = Shop.open()
+    held = shop.hold([1])
+    force(f"update reservation set expires_at = expires_at - interval '1 minute' where id = '{held['reservation_id']}'")
+
+    assert look() == {"I1"}
+
+
+def test_i2_confirmed_for_less_than_the_seats_cost(look: Callable[[], set[str]]) -> None:
+    shop = Shop.open()
+    reservation_id = confirm_without_gateway(shop, [1])
+    force(
+        f"update reservation set total = 1 where id = '{reservation_id}'",
+        f"update payment set amount = 1 where reservation_id = '{reservation_id}'",
+    )
+
+    assert "I2" in look()
 
 
 def test_i2_confirmed_without_a_payment(look: Callable[[], set[str]]) -> None:
@@ -162,6 +190,18 @@ def test_i9_more_seats_than_the_limit(look: Callable[[], set[str]]) -> None:
     shop = Shop.open()
     shop.hold([1, 2, 3])
     force(f"update concert set seats_per_person_max = 2 where id = {shop.concert_id}")
+
+    assert look() == {"I9"}
+
+
+def test_i9_more_seats_than_the_limit_at_some_time_in_the_past(look: Callable[[], set[str]]) -> None:
+    shop = Shop.open(limit=4)
+    first, second = shop.hold([1, 2, 3], "first"), shop.hold([4, 5, 6], "second")
+    force(
+        f"update reservation set person = '{shop.shopper('first').person}' where id = '{second['reservation_id']}'",
+    )
+    for held in (first, second):
+        seats.release_hold(held["reservation_id"], shop.shopper("first").person)
 
     assert look() == {"I9"}
 

@@ -12,6 +12,7 @@ from booking.operations.audit import Auditor, Verdict
 from booking.platform.postgres import primary
 from booking.platform.problems import Refusal
 from booking.platform.settings import settings
+from booking.seats.holds import expire_holds
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
@@ -95,6 +96,32 @@ def test_one_person_asking_many_times_at_once_stays_within_the_limit(audit: Call
 
     assert outcomes == {"held": 2, "over-limit": 18}
     assert audit().violations == SOUND
+
+
+@pytest.mark.race
+def test_sweeping_and_holding_at_once_never_deadlock() -> None:
+    shop = Shop.open(seats=60, limit=100)
+    lapsed = [shop.hold([(7 * n) % 60 + 1, (7 * n + 31) % 60 + 1], f"slow {n}") for n in range(0, 60, 2)]
+    for held in lapsed:
+        shop.lapse(held)
+    before = deadlocks()
+
+    def work(n: int) -> str:
+        if n % 8 == 0:
+            expire_holds()
+            return "swept"
+        return outcome_of(lambda: shop.hold([(n * 11 + k) % 60 + 1 for k in range(4)], f"quick {n}"))
+
+    outcomes = everybody_at_once(80, work, at_once=20)
+
+    assert set(outcomes) <= {"held", "seat-taken", "swept"}
+    assert deadlocks() == before
+
+
+def deadlocks() -> int:
+    """How many deadlocks Postgres has seen in this database."""
+    primary().rows("select pg_stat_clear_snapshot()")
+    return int(primary().value("select deadlocks from pg_stat_database where datname = current_database()"))
 
 
 # --- negative controls: the same race with the guards taken out ----------------------------------------------------

@@ -18,6 +18,7 @@ from booking.seats.problems import (
     KeyReused,
     OverLimit,
     PassOfAnotherConcert,
+    SaleClosed,
     ScheduleUnknown,
     SeatsUnknown,
     SeatTaken,
@@ -207,6 +208,25 @@ def test_redis_away_leaves_postgres_to_decide(shop: Shop, use_settings: Callable
     assert shop.hold([1], "first")["status"] == "held"
     with pytest.raises(SeatTaken):
         shop.hold([1], "second")
+
+
+def test_a_retry_gets_its_answer_while_others_fight_for_the_seats(
+    shop: Shop, use_settings: Callable[..., None]
+) -> None:
+    use_settings(seat_lock_wait_ms_max=50)
+    key = new_key()
+    held = shop.hold([1], key=key)
+    with seat_locks(shop.concert_id, [1], "somebody else"):
+        assert shop.hold([1], key=key) == held
+        with pytest.raises(SeatTaken):
+            shop.hold([1], "rival")
+
+
+def test_a_closed_sale_holds_nothing(shop: Shop) -> None:
+    primary().rows("update concert set sales_closed_at = now() where id = :id", id=shop.concert_id)
+
+    with pytest.raises(SaleClosed):
+        shop.hold([1])
 
 
 def test_seats_that_others_are_busy_with_are_refused_after_a_moment(

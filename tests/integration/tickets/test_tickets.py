@@ -14,12 +14,15 @@ from aiokafka.errors import KafkaError
 
 from booking import catalog, payment
 from booking.platform.postgres import primary
+from booking.queue import TurnOver, join_line, person_of, position, read_pass
+from booking.seats import hold_seats
+from booking.seats.holds import Attempt
 from booking.tickets import consumer
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
 from support.gateways import SimulatedGateway
 from support.replica import wait_for_replica
-from support.shop import Shop
+from support.shop import Shop, new_key
 
 PARTITIONS = 4
 
@@ -214,6 +217,25 @@ def test_the_last_confirmed_seat_tells_the_catalogue(danal: SimulatedGateway) ->
     consume(*envelopes(held))
 
     assert catalog.find_concert(shop.concert_id)["status"] == "sold_out"
+
+
+def test_a_buyers_turn_is_over_even_if_step_7_died_before_it_said_so(
+    danal: SimulatedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop.open()
+    person = person_of("somebody")
+    inside = join_line(shop.concert_id, person)
+    shopper = read_pass(inside.shop_pass)
+    held = hold_seats(Attempt(shopper, new_key(), "hold"), shop.concert_id, [1])
+    with monkeypatch.context() as dying:
+        dying.setattr("booking.payment.settlement.end_turn", lambda *_: None)
+        payment.pay(Attempt(shopper, new_key(), "pay"), held["reservation_id"], "card")
+    assert position(inside.token).state == "admitted"
+
+    consume(*envelopes(held))
+
+    with pytest.raises(TurnOver):
+        position(inside.token)
 
 
 def test_one_bad_record_fails_alone_and_is_counted(danal: SimulatedGateway) -> None:

@@ -10,6 +10,7 @@ from booking.platform.resources import read_text
 
 PAGE_SIZE_DEFAULT = 20
 PAGE_SIZE_MAX = 100
+_PAGE_SIZE_DIGITS = 3
 CACHE_CONTROL = "public, max-age=30"
 
 _CONCERTS = read_text(__package__, "sql/concerts.sql")
@@ -47,7 +48,7 @@ def _concert(row: Row) -> dict[str, Any]:
 def _page_size(text: str | None) -> int:
     if text is None:
         return PAGE_SIZE_DEFAULT
-    if text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= PAGE_SIZE_MAX:
+    if text.isascii() and text.isdigit() and len(text) <= _PAGE_SIZE_DIGITS and 1 <= int(text) <= PAGE_SIZE_MAX:
         return int(text)
     raise BadRequest(f"limit must be a whole number from 1 to {PAGE_SIZE_MAX}")
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from booking.payment.gateways import Outcome, gateway
 from booking.payment.problems import RefundDeadlinePassed
-from booking.payment.settlement import OpenPayment, finish_refund, read_open_payment, settle
+from booking.payment.settlement import OpenPayment, cancel_at_gateway, finish_refund, read_open_payment
 from booking.platform.postgres import primary
 from booking.platform.resources import read_text
+from booking.platform.settings import settings
 from booking.platform.telemetry import correlation_id
 from booking.seats import release_hold, show_reservation
 from booking.seats.problems import PaymentUnderWay
@@ -19,8 +19,8 @@ def cancel_reservation(reservation_id: str, person: str) -> dict[str, Any]:
     """Give the seats back and return the reservation as it then is. Safe to call again.
 
     A payment under way is first cancelled at its gateway by key; a confirmed reservation is refunded. Raises
-    ReservationUnknown (also for a stranger's), RefundDeadlinePassed, and PaymentUnderWay when the gateway cannot be
-    asked now: then nothing is decided and the person may ask again or wait.
+    ReservationUnknown (also for a stranger's), RefundDeadlinePassed, and PaymentUnderWay when the gateway does not
+    answer now: the cancellation is recorded then and the settling job carries it out.
     """
     status = release_hold(reservation_id, person)
     if status == "paying":
@@ -33,11 +33,14 @@ def cancel_reservation(reservation_id: str, person: str) -> dict[str, Any]:
 
 def _cancel_payment(reservation_id: str) -> None:
     payment = _open_payment(reservation_id)
-    if payment is None:
+    if payment is None or payment.status != "pending":
         return  # settled in this very moment: the caller looks again
-    if gateway(payment.gateway).cancel(payment.charge.key) is not Outcome.CANCELLED:
-        raise PaymentUnderWay("the payment firm does not answer; please try again", retry_after_s=2)
-    settle(payment.charge.key, Outcome.CANCELLED, give_up=True)
+    if not cancel_at_gateway(payment, give_up=True, patience_s=settings().gateway_glance_timeout_s):
+        raise PaymentUnderWay(
+            "the payment firm does not answer; the cancellation is recorded and will be carried out",
+            retry_after_s=2,
+            options=["wait"],
+        )
 
 
 def _refund(reservation_id: str, person: str) -> None:
@@ -45,9 +48,9 @@ def _refund(reservation_id: str, person: str) -> None:
     if verdict["outcome"] == "too-late":
         raise RefundDeadlinePassed("the time to give back tickets of this concert is over")
     payment = _open_payment(reservation_id)
-    if payment is not None:
-        # When the gateway is away the settling job sends the money back later; it is owed from now on.
-        finish_refund(payment)
+    if payment is not None and payment.status == "refunding":
+        # When the gateway does not answer, the settling job sends the money back later; it is owed from now on.
+        finish_refund(payment, settings().gateway_glance_timeout_s)
 
 
 def _open_payment(reservation_id: str) -> OpenPayment | None:

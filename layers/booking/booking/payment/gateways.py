@@ -6,8 +6,12 @@ Every request carries the payment's id as the gateway's idempotency key: asking 
 """
 
 import http.client
-from contextlib import closing
-from dataclasses import dataclass
+import math
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,6 +22,7 @@ from booking.platform.settings import settings
 from booking.platform.telemetry import correlation_id, count
 
 PRIMARY = "danal"
+_ANSWER_BYTES_MAX = 64 * 1024
 
 
 class Outcome(Enum):
@@ -54,26 +59,29 @@ class Gateway:
         self.name = name
         self._address = urlsplit(url)
 
-    def charge(self, charge: Charge) -> Outcome:
-        """Ask for the money. Never raises: every fault is an outcome."""
-        return self._outcome("POST", "/v1/payments", {field: getattr(charge, field) for field in charge.__slots__})
+    def charge(self, charge: Charge, patience_s: float | None = None) -> Outcome:
+        """Ask for the money. Never raises: every fault is an outcome. ``patience_s``: wait no longer for the answer."""
+        return self._outcome("POST", "/v1/payments", asdict(charge), patience_s)
 
-    def find(self, key: str) -> Outcome:
-        """Ask what became of a charge. ``NEVER_SEEN`` when the gateway does not know the key."""
-        return self._outcome("GET", f"/v1/payments/{quote(key, safe='')}")
+    def find(self, key: str, patience_s: float | None = None) -> Outcome:
+        """Ask what became of a charge. ``NEVER_SEEN`` when the gateway does not know the key. Never raises."""
+        return self._outcome("GET", f"/v1/payments/{quote(key, safe='')}", None, patience_s)
 
-    def cancel(self, key: str) -> Outcome:
-        """Make sure that nothing is taken: refund a charge, or refuse one that may still be on its way."""
-        return self._outcome("POST", f"/v1/payments/{quote(key, safe='')}/cancel", {})
+    def cancel(self, key: str, patience_s: float | None = None) -> Outcome:
+        """Make sure that nothing is taken: refund a charge, or refuse one that may be on its way. Never raises."""
+        return self._outcome("POST", f"/v1/payments/{quote(key, safe='')}/cancel", {}, patience_s)
 
-    def _outcome(self, method: str, path: str, body: dict[str, Any] | None = None) -> Outcome:
-        outcome = self._ask(method, path, body)
+    def _outcome(self, method: str, path: str, body: dict[str, Any] | None, patience_s: float | None) -> Outcome:
+        timeout_s = min(patience_s or math.inf, settings().gateway_read_timeout_s)
+        outcome = self._ask(method, path, body, timeout_s)
         count("GatewayRequests", gateway=self.name, outcome=outcome.value)
         return outcome
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Outcome:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> Outcome:
         connection = http.client.HTTPConnection(
-            self._address.hostname or "127.0.0.1", self._address.port, timeout=settings().gateway_connect_timeout_s
+            self._address.hostname or "127.0.0.1",
+            self._address.port,
+            timeout=min(timeout_s, settings().gateway_connect_timeout_s),
         )
         with closing(connection):
             try:
@@ -81,11 +89,11 @@ class Gateway:
             except OSError:
                 return Outcome.NOT_SENT
             try:
-                connection.sock.settimeout(settings().gateway_read_timeout_s)
-                headers = {"Content-Type": "application/json", "X-Correlation-Id": correlation_id()}
-                connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
-                response = connection.getresponse()
-                text = response.read()
+                with _ended_after(connection.sock, timeout_s):
+                    headers = {"Content-Type": "application/json", "X-Correlation-Id": correlation_id()}
+                    connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
+                    response = connection.getresponse()
+                    text = response.read(_ANSWER_BYTES_MAX)
             except (OSError, http.client.HTTPException):
                 return Outcome.UNKNOWN
         if response.status == 404:
@@ -95,19 +103,41 @@ class Gateway:
         return _read_outcome(text)
 
 
+@contextmanager
+def _ended_after(connected: socket.socket, timeout_s: float) -> Iterator[None]:
+    """Cut the connection when the block lasts longer: a socket's own timeout starts anew with every byte it gets."""
+    connected.settimeout(timeout_s)
+    cut = threading.Timer(timeout_s, _cut, [connected])
+    cut.daemon = True
+    cut.start()
+    try:
+        yield
+    finally:
+        cut.cancel()
+
+
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):  # it has ended by itself
+        connected.shutdown(socket.SHUT_RDWR)
+
+
 def _read_outcome(text: bytes) -> Outcome:
     try:
-        status = msgspec.json.decode(text)["status"]
-        return {
-            "captured": Outcome.CAPTURED,
-            "declined": Outcome.DECLINED,
-            "cancelled": Outcome.CANCELLED,
-            "refunded": Outcome.CANCELLED,
-        }[status]
-    except (msgspec.DecodeError, KeyError, TypeError):
+        return _OUTCOMES[msgspec.json.decode(text, type=_Answer).status]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return Outcome.UNKNOWN
 
 
+class _Answer(msgspec.Struct):
+    status: str
+
+
+_OUTCOMES = {
+    "captured": Outcome.CAPTURED,
+    "declined": Outcome.DECLINED,
+    "cancelled": Outcome.CANCELLED,
+    "refunded": Outcome.CANCELLED,
+}
 _gateways: dict[str, Gateway] = {}
 
 

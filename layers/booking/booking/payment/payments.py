@@ -7,6 +7,7 @@ from booking.payment.gateways import PRIMARY, Charge, Outcome, gateway
 from booking.payment.problems import AlreadyPaid, PaymentDeclined
 from booking.payment.settlement import settle
 from booking.platform.postgres import primary
+from booking.platform.problems import Unavailable
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.seats import ReservationUnknown
@@ -61,7 +62,11 @@ def _charge(payment: dict[str, Any], method: str) -> PaidOrPending:
     if outcome not in _SURE:
         # The money may be taken. The seats stay theirs and the settling job asks again under the same key.
         return PaidOrPending(_shown(payment), pending=True)
-    return _answer(settle(charge.key, outcome)["payment"])
+    try:
+        return _answer(settle(charge.key, outcome)["payment"])
+    except Unavailable:
+        # The firm has answered and the database has not: nothing is lost, the settling job asks again.
+        return PaidOrPending(_shown(payment), pending=True)
 
 
 def _answer(payment: dict[str, Any]) -> PaidOrPending:

@@ -4,21 +4,24 @@ A payment stays with the gateway that its first request was sent to and is asked
 an unknown outcome is asked for again; after it the key is cancelled at the gateway, so that nothing can be taken late.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from booking.payment.gateways import Charge, Outcome, gateway
 from booking.platform.postgres import Row, primary
+from booking.platform.problems import Refusal
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.platform.telemetry import correlation_id, logger
 from booking.queue import end_turn
 from booking.seats import show_reservation
 
-_PAYMENTS_PER_TICK = 50
+_PAYMENTS_PER_TICK = 16
 
 _SETTLE = read_text(__package__, "sql/settle_payment.sql")
 _CLAIM = read_text(__package__, "sql/claim_unsettled.sql")
+_BEGIN_CANCELLATION = read_text(__package__, "sql/begin_cancellation.sql")
 _FINISH_REFUND = "select finish_refund(cast(:payment_id as uuid), :correlation_id)::text"
 
 
@@ -30,12 +33,14 @@ class OpenPayment:
     gateway: str
     status: str
     past_deadline: bool
+    cancelling: bool
+    """Somebody may have cancelled it at its gateway: only the gateway's answer to a cancellation settles it."""
 
 
-def settle(payment_id: str, outcome: Outcome, *, give_up: bool = False) -> dict[str, Any]:
+def settle(payment_id: str, outcome: Outcome) -> dict[str, Any]:
     """Record a sure outcome (CAPTURED, DECLINED, CANCELLED) and return the payment and its reservation's status.
 
-    Safe to call again. ``give_up``: the person cancelled, so that the seats are put back instead of being held on.
+    Safe to call again. A capture of a payment that is being cancelled decides nothing: it comes back as pending.
     """
     settled: dict[str, Any] = primary().document(
         _SETTLE,
@@ -43,7 +48,6 @@ def settle(payment_id: str, outcome: Outcome, *, give_up: bool = False) -> dict[
         outcome=outcome.value,
         detail=outcome.value,
         hold_after_decline_s=settings().hold_after_decline_s,
-        give_up=give_up,
         correlation_id=correlation_id(),
     )
     if settled["reservation_status"] == "confirmed":
@@ -52,17 +56,38 @@ def settle(payment_id: str, outcome: Outcome, *, give_up: bool = False) -> dict[
     return settled
 
 
-def finish_refund(payment: OpenPayment) -> bool:
-    """Send the money of a payment that is owed back. Returns whether the gateway has confirmed it."""
-    if gateway(payment.gateway).cancel(payment.charge.key) is not Outcome.CANCELLED:
+def cancel_at_gateway(payment: OpenPayment, *, give_up: bool, patience_s: float | None = None) -> bool:
+    """Cancel a pending payment by key and settle it; returns whether the gateway has confirmed that.
+
+    The intent is recorded first, so that a capture which somebody learns of meanwhile is not believed, and so that the
+    settling job finishes what a function that dies here began. ``give_up``: the person cancelled, so the seats are put
+    back instead of being held on.
+    """
+    if not primary().rows(_BEGIN_CANCELLATION, payment_id=payment.charge.key, give_up=give_up):
+        return True  # settled in this very moment: the caller looks again
+    if gateway(payment.gateway).cancel(payment.charge.key, patience_s) is not Outcome.CANCELLED:
         return False
-    primary().rows(_FINISH_REFUND, payment_id=payment.charge.key, correlation_id=correlation_id())
+    settle(payment.charge.key, Outcome.CANCELLED)
     return True
 
 
+def finish_refund(payment: OpenPayment, patience_s: float | None = None) -> bool:
+    """Send the money of a payment that is owed back. Returns whether the gateway has confirmed it."""
+    return _record_refund(payment, gateway(payment.gateway).cancel(payment.charge.key, patience_s))
+
+
 def settle_due() -> int:
-    """Settle the payments whose next check is due; returns how many are settled now. The settling job's work."""
-    return sum(_settle_claimed(payment) for payment in _claim(None))
+    """Settle payments whose next check is due; returns how many are settled now. The settling job's work.
+
+    The gateways are asked side by side, since a firm that hangs answers none in time; what they said is recorded one
+    after the other.
+    """
+    claimed = _claim(None)
+    if not claimed:
+        return 0
+    with ThreadPoolExecutor(len(claimed)) as asking:
+        outcomes = list(asking.map(_ask, claimed))
+    return sum(_record(payment, outcome) for payment, outcome in zip(claimed, outcomes, strict=True))
 
 
 def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
@@ -72,19 +97,21 @@ def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
     """
     shown = show_reservation(reservation_id, person)
     if shown["status"] == "paying":
-        claimed = _claim(reservation_id)
-        if any(_settle_claimed(payment) for payment in claimed):
-            return show_reservation(reservation_id, person)
+        for payment in _claim(reservation_id):
+            if _record(payment, _ask(payment, settings().gateway_glance_timeout_s)):
+                return show_reservation(reservation_id, person)
     return shown
 
 
 def read_open_payment(row: Row) -> OpenPayment:
     """A row of claim_unsettled.sql or open_payment.sql."""
-    payment_id, reservation_id, name, amount, currency, method, status, past_deadline = row
-    return OpenPayment(Charge(payment_id, reservation_id, amount, currency, method), name, status, past_deadline)
+    payment_id, reservation_id, name, amount, currency, method, status, past_deadline, cancelling = row
+    charge = Charge(payment_id, reservation_id, amount, currency, method)
+    return OpenPayment(charge, name, status, past_deadline, cancelling)
 
 
 def _claim(reservation_id: str | None) -> list[OpenPayment]:
+    """Take the payments that are due, or the one of a reservation if it is."""
     rows = primary().rows(
         _CLAIM,
         reservation_id=reservation_id,
@@ -94,28 +121,47 @@ def _claim(reservation_id: str | None) -> list[OpenPayment]:
     return [read_open_payment(row) for row in rows]
 
 
-def _settle_claimed(payment: OpenPayment) -> bool:
-    if payment.status == "refunding":
-        return finish_refund(payment)
-    outcome = _ask(payment)
+def _ask(payment: OpenPayment, patience_s: float | None = None) -> Outcome:
+    """What the gateway says of a payment that is due, without touching the database."""
+    asked = gateway(payment.gateway)
+    key = payment.charge.key
+    if payment.status == "refunding" or payment.cancelling:
+        return asked.cancel(key, patience_s)
+    outcome = asked.find(key, patience_s)
+    if outcome is Outcome.NEVER_SEEN and not payment.past_deadline:
+        return asked.charge(payment.charge, patience_s)
+    return outcome
+
+
+def _record(payment: OpenPayment, outcome: Outcome) -> bool:
+    """Record what the gateway said; returns whether the payment is settled. One payment's fault ends only its own."""
+    try:
+        return _record_refund(payment, outcome) if payment.status == "refunding" else _record_pending(payment, outcome)
+    except Refusal as fault:
+        logger().warning("settling put off", payment_id=payment.charge.key, reason=fault.slug)
+        return False
+
+
+def _record_refund(payment: OpenPayment, outcome: Outcome) -> bool:
+    if outcome is not Outcome.CANCELLED:
+        return False
+    primary().rows(_FINISH_REFUND, payment_id=payment.charge.key, correlation_id=correlation_id())
+    return True
+
+
+def _record_pending(payment: OpenPayment, outcome: Outcome) -> bool:
     logger().info(
         "asked for a pending payment",
         payment_id=payment.charge.key,
         gateway=payment.gateway,
         outcome=outcome.value,
         past_deadline=payment.past_deadline,
+        cancelling=payment.cancelling,
     )
     if outcome in (Outcome.CAPTURED, Outcome.DECLINED, Outcome.CANCELLED):
-        settle(payment.charge.key, outcome)
-        return True
+        settled: bool = settle(payment.charge.key, outcome)["settled_now"]
+        return settled
+    if payment.past_deadline and not payment.cancelling:
+        # Nobody knows, and the time is over: see to it that nothing can be taken any more.
+        return cancel_at_gateway(payment, give_up=False)
     return False
-
-
-def _ask(payment: OpenPayment) -> Outcome:
-    asked = gateway(payment.gateway)
-    outcome = asked.find(payment.charge.key)
-    if outcome is Outcome.NEVER_SEEN and not payment.past_deadline:
-        return asked.charge(payment.charge)
-    if payment.past_deadline and outcome in (Outcome.NEVER_SEEN, Outcome.UNKNOWN, Outcome.NOT_SENT):
-        return asked.cancel(payment.charge.key)
-    return outcome

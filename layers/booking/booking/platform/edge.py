@@ -115,14 +115,12 @@ def read_body[Body: StrictStruct](app: StepApp, kind: type[Body]) -> Body:
         raise BadRequest("the body is not JSON in UTF-8") from fault
 
 
-def body_hash(app: StepApp) -> str:
-    """A hash of what the request asks for: path parameters and body, insignificant differences of the JSON removed.
+def request_hash(*asked: Any) -> str:
+    """A hash of what a request asks for: its decoded body and path parameters, so that spelling makes no difference.
 
     The route is not part of it: idempotency keys are kept apart by route already.
     """
-    request = app.request
-    asked = [request.uri_params, msgspec.json.decode(request.raw_body or b"null")]
-    return hashlib.blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
 
 
 def bearer(app: StepApp) -> str | None:

@@ -58,6 +58,8 @@ class Settings:
     payment_deadline_s: int = 120
     gateway_connect_timeout_s: float = 1.0
     gateway_read_timeout_s: float = 2.5
+    gateway_glance_timeout_s: float = 0.4
+    """For who only looks at or gives back a reservation: a slow payment firm must not slow the step that reserves."""
     payment_check_backoff_s_max: int = 15
 
     loop_run_s: int = 65

@@ -15,6 +15,7 @@ from booking.seats.problems import (
     KeyReused,
     OverLimit,
     PassOfAnotherConcert,
+    SaleClosed,
     ScheduleUnknown,
     SeatsUnknown,
     SeatTaken,
@@ -28,7 +29,7 @@ _KEYS_PER_SWEEP = 5_000
 _HOLD = read_text(__package__, "sql/hold_seats.sql")
 _FORGET = read_text(__package__, "sql/forget_old_keys.sql")
 _CANCEL = "select cancel_hold(:person, cast(:reservation_id as uuid), :correlation_id)::text"
-_EXPIRE = "select expire_holds(cast(:limit as integer), :correlation_id)::text"
+_EXPIRE_NEXT = "select expire_next_hold(cast(:after as timestamptz), :correlation_id)::text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,15 @@ class Attempt:
 def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[str, Any]:
     """Hold the seats and return the reservation as step 6 shows it; for the same key and body, the earlier answer.
 
-    Raises BadRequest (how many, doubles), ScheduleUnknown, SeatsUnknown, PassOfAnotherConcert, TurnOver, SeatTaken,
-    OverLimit, KeyReused; then nothing has changed.
+    Raises BadRequest (how many, doubles), ScheduleUnknown, SeatsUnknown, PassOfAnotherConcert, SaleClosed, TurnOver,
+    SeatTaken, OverLimit, KeyReused; then nothing has changed.
     """
     if not 1 <= len(numbers) <= SEATS_PER_REQUEST_MAX:
         raise BadRequest(f"ask for 1 to {SEATS_PER_REQUEST_MAX} seats at a time", seats_max=SEATS_PER_REQUEST_MAX)
     if len(set(numbers)) != len(numbers):
         raise BadRequest("a seat number is there twice")
     wanted = sorted(numbers)
-    with seat_locks(schedule_id, wanted, attempt.lock_owner):
+    with seat_locks(schedule_id, wanted, attempt.lock_owner) as locks:
         # Safe to repeat: a second run under the same key finds what the first has done.
         verdict = primary().document(
             _HOLD,
@@ -71,7 +72,8 @@ def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[s
             hold_cap_s=settings().hold_cap_s,
             correlation_id=correlation_id(),
         )
-    if verdict["outcome"] in ("held", "replayed"):
+        locks.held = verdict["outcome"] in ("held", "replayed")
+    if locks.held:
         reservation: dict[str, Any] = verdict["answer"]
         return reservation
     raise _refusal(verdict, schedule_id)
@@ -91,7 +93,13 @@ def release_hold(reservation_id: str, person: str) -> str:
 
 def expire_holds() -> int:
     """Close lapsed holds and put their seats back; returns how many. Nothing waits for it: expiry is lazy in SQL."""
-    return int(primary().document(_EXPIRE, limit=_HOLDS_PER_SWEEP, correlation_id=correlation_id()))
+    closed, after = 0, "-infinity"
+    for _ in range(_HOLDS_PER_SWEEP):
+        step = primary().document(_EXPIRE_NEXT, after=after, correlation_id=correlation_id())
+        if step is None:
+            break
+        closed, after = closed + step["closed"], step["expires_at"]
+    return closed
 
 
 def forget_old_keys() -> int:
@@ -120,6 +128,8 @@ def _refusal(verdict: dict[str, Any], schedule_id: int) -> Exception:
             return ScheduleUnknown(f"no schedule {schedule_id}")
         case "wrong-concert":
             return PassOfAnotherConcert(f"schedule {schedule_id} is not of the pass's concert")
+        case "sale-closed":
+            return SaleClosed("the sale of this concert has ended")
         case "turn-over":
             return TurnOver("this pass belongs to a turn that is over; join the line again")
         case "key-reused":

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
@@ -21,49 +22,67 @@ _LOCK = Script(read_text(__package__, "lua/lock_seats.lua"))
 _UNLOCK = Script(read_text(__package__, "lua/unlock_seats.lua"))
 _BACKOFF_FIRST_S = 0.010
 _BACKOFF_MAX_S = 0.200
+_REMEMBERED_MS = 24 * 3600 * 1000  # as long as the idempotency key
+
+
+@dataclass(slots=True)
+class SeatLocks:
+    """The locks of one attempt. Set ``held`` when the attempt has got its seats: its retries will not be kept out."""
+
+    schedule_id: int
+    numbers: Sequence[int]
+    owner: str
+    held: bool = False
+
+    def keys(self, *more: str) -> list[str]:
+        """The locks' keys and more of the same schedule; all share a hash tag, so one script may touch them."""
+        return [f"seatlocks:{{s{self.schedule_id}}}:{name}" for name in (*self.numbers, *more)]
+
+    @property
+    def mark(self) -> str:
+        """The key that remembers that this attempt has held its seats."""
+        return f"held:{self.owner}"
 
 
 @contextmanager
-def seat_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> Iterator[None]:
+def seat_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> Iterator[SeatLocks]:
     """Hold the locks of these seats for the length of the block.
 
     ``owner`` names the attempt, the same for each retry of it: twins of one request must not keep each other out, they
     wait for each other in Postgres and get one answer. Raises SeatTaken, naming the seats, when others are busy with
-    them for longer than ``seat_lock_wait_ms_max``.
+    them for longer than ``seat_lock_wait_ms_max``; an attempt that has held its seats is never refused here.
     """
+    locks = SeatLocks(schedule_id, numbers, owner)
     try:
-        locked = _wait_for_locks(schedule_id, numbers, owner)
+        locked = _wait_for_locks(locks)
     except RedisError:
         count("SeatLocksAway")
         locked = False
     try:
-        yield
+        yield locks
     finally:
         if locked:
-            _unlock(schedule_id, numbers, owner)
+            _unlock(locks)
 
 
-def _wait_for_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> bool:
+def _wait_for_locks(locks: SeatLocks) -> bool:
+    """Whether there is something to unlock afterwards. Raises SeatTaken, RedisError."""
     deadline_s = time.monotonic() + settings().seat_lock_wait_ms_max / 1000
     backoff_s = _BACKOFF_FIRST_S
-    keys = [*_lock_keys(schedule_id, numbers), f"seatlocks:{{s{schedule_id}}}:count"]
+    keys = locks.keys("count", locks.mark)
     while True:
-        number, *busy = _LOCK(redis("locks"), keys, [owner, settings().seat_lock_ttl_ms])
+        number, *busy = _LOCK(redis("locks"), keys, [locks.owner, settings().seat_lock_ttl_ms])
         if number:
-            return True
+            return bool(number > 0)
         # Full jitter: the losers of one round must not meet again in the next.
         pause_s = random.uniform(0, backoff_s)
         if time.monotonic() + pause_s >= deadline_s:
-            taken = [numbers[position - 1] for position in busy]
+            taken = [locks.numbers[position - 1] for position in busy]
             raise SeatTaken(f"others are buying seats {taken} right now", seats=taken)
         time.sleep(pause_s)
         backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
 
-def _unlock(schedule_id: int, numbers: Sequence[int], owner: str) -> None:
+def _unlock(locks: SeatLocks) -> None:
     with suppress(RedisError):  # the locks expire by themselves
-        _UNLOCK(redis("locks"), _lock_keys(schedule_id, numbers), [owner])
-
-
-def _lock_keys(schedule_id: int, numbers: Sequence[int]) -> list[str]:
-    return [f"seatlocks:{{s{schedule_id}}}:{number}" for number in numbers]
+        _UNLOCK(redis("locks"), locks.keys(locks.mark), [locks.owner, _REMEMBERED_MS if locks.held else 0])

@@ -21,6 +21,12 @@ class PassOfAnotherConcert(Forbidden):
     slug = "pass-of-another-concert"
 
 
+class SaleClosed(Gone):
+    """The sale of this concert is closed."""
+
+    slug = "sale-closed"
+
+
 class SeatTaken(Conflict):
     """Somebody else has a seat that you asked for; nothing was held."""
 

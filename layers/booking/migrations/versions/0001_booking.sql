@@ -114,6 +114,9 @@ create table payment (
     deadline_at timestamptz not null,                     -- after this an unknown outcome is cancelled by key
     next_check_at timestamptz not null,
     checks integer not null default 0,
+    -- Set before the gateway is asked to cancel. From then on a capture is not believed: it may have gone back already.
+    cancelling boolean not null default false,
+    give_up boolean not null default false,               -- the person cancelled: the seats go back with the payment
     settled_at timestamptz
 );
 create unique index payment_one_live on payment (reservation_id) where status in ('pending', 'captured', 'refunding');

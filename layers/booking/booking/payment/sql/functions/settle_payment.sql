@@ -5,14 +5,16 @@
 -- captured: the seats are sold. Where the hold had lapsed, the same seats are retaken if all of them are still free and
 --   the person's limit allows; else the money must go back: the payment is 'refunding' and the reservation 'refunded'.
 -- declined, cancelled: the hold goes on, for at least p_hold_after_decline_s more (within its cap), if it still has its
---   seats; else it has expired. Where p_give_up is set (the person cancelled), the seats are put back at once.
+--   seats and the person's limit still allows them; else it has expired. Where the person gave up, the seats are put back
+--   at once.
+-- captured, but being cancelled: nothing is decided. The cancellation may have sent the money back already, or will; only
+--   its own answer settles the payment.
 -- Answers {"payment", "reservation_status", "concert_id", "schedule_id", "person", "pass_id", "settled_now"}.
 create or replace function settle_payment(
     p_payment_id uuid,
     p_outcome text,
     p_detail text,
     p_hold_after_decline_s integer,
-    p_give_up boolean,
     p_correlation_id text
 ) returns json
 language plpgsql as $$
@@ -27,13 +29,15 @@ begin
     select * into strict v_mine from reservation where id = v_mine.id for update;
     select * into strict v_payment from payment where id = p_payment_id for update;
     v_now := clock_timestamp();
-    if v_payment.status = 'pending' then
+    if v_payment.status = 'pending' and p_outcome = 'captured' and v_payment.cancelling then
+        update payment set next_check_at = v_now where id = p_payment_id;
+    elsif v_payment.status = 'pending' then
         v_settled_now := true;
         if p_outcome = 'captured' then
             perform settle_captured(v_payment, v_mine, p_detail, p_correlation_id, v_now);
         else
-            perform settle_untaken(v_payment, v_mine, p_outcome, p_detail, p_hold_after_decline_s, p_give_up,
-                                   p_correlation_id, v_now);
+            perform settle_untaken(v_payment, v_mine, p_outcome, p_detail, p_hold_after_decline_s, p_correlation_id,
+                                   v_now);
         end if;
         select * into strict v_mine from reservation where id = v_mine.id;
         select * into strict v_payment from payment where id = v_payment.id;

@@ -5,7 +5,6 @@ create or replace function settle_untaken(
     p_outcome text,
     p_detail text,
     p_hold_after_decline_s integer,
-    p_give_up boolean,
     p_correlation_id text,
     p_at timestamptz
 ) returns void
@@ -22,7 +21,8 @@ begin
     if p_mine.status <> 'paying' then
         return;
     end if;
-    select array_agg(version order by number) as versions, bool_and(reservation_id = p_mine.id) as own into v_seats
+    select array_agg(version order by number) as versions, bool_and(reservation_id is not distinct from p_mine.id) as own
+    into v_seats
     from (
         select number, version, reservation_id from seat
         where schedule_id = p_mine.schedule_id and number = any (p_mine.seats)
@@ -31,12 +31,16 @@ begin
     ) locked;
     v_expires_at := least(p_mine.hard_cap_at,
                           greatest(p_mine.expires_at, p_at + make_interval(secs => p_hold_after_decline_s)));
-    v_goes_on := coalesce(v_seats.own, false) and not p_give_up and v_expires_at > p_at;
+    -- A lapsed hold no longer counts towards the limit: the person may have taken other seats in the meantime.
+    v_goes_on := v_seats.own and not p_payment.give_up and v_expires_at > p_at and (
+        p_mine.expires_at > p_at
+        or seats_of_person(p_mine.person, p_mine.concert_id, p_at) + cardinality(p_mine.seats)
+           <= (select seats_per_person_max from concert where id = p_mine.concert_id));
     if not v_goes_on then
-        perform release_seats(p_mine, case when p_give_up then 'released' else 'expired' end, p_at);
-        update reservation set status = case when p_give_up then 'cancelled' else 'expired' end, closed_at = p_at
+        perform release_seats(p_mine, case when p_payment.give_up then 'released' else 'expired' end, p_at);
+        update reservation set status = case when p_payment.give_up then 'cancelled' else 'expired' end, closed_at = p_at
         where id = p_mine.id;
-        perform emit_event(p_mine.id, case when p_give_up then 'reservation.cancelled' else 'reservation.expired' end,
+        perform emit_event(p_mine.id, case when p_payment.give_up then 'reservation.cancelled' else 'reservation.expired' end,
                            reservation_facts(p_mine), p_correlation_id, p_at);
         return;
     end if;

@@ -3,10 +3,11 @@
 create or replace function cancel_hold(p_person text, p_reservation_id uuid, p_correlation_id text) returns json
 language plpgsql as $$
 declare
-    v_now timestamptz := clock_timestamp();
+    v_now timestamptz;
     v_mine reservation;
 begin
     select * into v_mine from reservation where id = p_reservation_id and person = p_person for update;
+    v_now := clock_timestamp();
     if not found then
         return json_build_object('outcome', 'not-found');
     elsif v_mine.status in ('paying', 'confirmed') then

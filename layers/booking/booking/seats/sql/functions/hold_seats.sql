@@ -10,6 +10,7 @@
 --   replayed         the same key and body were answered before: with that "answer"
 --   key-reused       the same key came with another body
 --   turn-over        the pass belongs to a turn that is over
+--   sale-closed      the operator has ended the sale
 --   schedule-unknown, wrong-concert, seats-unknown ("seats"), seats-taken ("seats"), over-limit ("limit", "has")
 -- Only "held" has changed anything.
 create or replace function hold_seats(
@@ -51,13 +52,15 @@ begin
         return json_build_object('outcome', 'turn-over');
     end if;
 
-    select s.concert_id, c.currency, c.seats_per_person_max into v_schedule
+    select s.concert_id, c.currency, c.seats_per_person_max, c.sales_closed_at into v_schedule
     from schedule s join concert c on c.id = s.concert_id
     where s.id = p_schedule_id;
     if not found then
         return json_build_object('outcome', 'schedule-unknown');
     elsif v_schedule.concert_id <> p_concert_id then
         return json_build_object('outcome', 'wrong-concert');
+    elsif v_schedule.sales_closed_at <= v_now then
+        return json_build_object('outcome', 'sale-closed');
     end if;
 
     select array_agg(number order by number) as numbers,

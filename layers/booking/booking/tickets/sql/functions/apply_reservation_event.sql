@@ -3,14 +3,15 @@
 --
 -- Events of one reservation may arrive out of order. The counters only add and take away; the ticket looks at the
 -- reservation as it is now: who was refunded before the ticket was issued gets none.
--- Answers {"applied", "sold_out"}: sold_out is null unless the event moved the concert's counters.
+-- Answers {"applied", "concert_id", "sold_out", "paid_by"}: sold_out is null unless the event moved the concert's counters;
+-- paid_by, the person and the pass, unless a turn ended with the event.
 create or replace function apply_reservation_event(
     p_event_id uuid,
     p_type text,
     p_reservation_id uuid,
     p_data jsonb,
     p_ticket_code text
-) returns jsonb
+) returns json
 language plpgsql as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -20,7 +21,11 @@ begin
     insert into inbox as i (consumer, event_id, attempts, done_at) values ('tickets', p_event_id, 1, v_now)
     on conflict (consumer, event_id) do update set attempts = i.attempts + 1, done_at = v_now where i.done_at is null;
     if not found then
-        return jsonb_build_object('applied', false, 'sold_out', null);
+        -- What Redis is told is told again: whoever applied it may have died before it got there.
+        select * into v_mine from reservation where id = p_reservation_id;
+        return json_build_object('applied', false, 'concert_id', v_mine.concert_id, 'paid_by', case
+            when p_type = 'reservation.confirmed' then
+                json_build_object('person', v_mine.person, 'pass_id', v_mine.pass_id) end);
     end if;
 
     -- Share: a refund that is about to commit is waited for, and then seen.
@@ -42,9 +47,14 @@ begin
         on conflict (event_id) do nothing;
     end if;
     if v_moved = 0 then
-        return jsonb_build_object('applied', true, 'sold_out', null);
+        return json_build_object('applied', true);
     end if;
     update schedule_sales set seats_sold = seats_sold + v_moved where schedule_id = v_mine.schedule_id;
-    return jsonb_build_object('applied', true, 'concert_id', v_mine.concert_id, 'sold_out', (
-        select sum(seats_sold) >= sum(seats_total) from schedule_sales where concert_id = v_mine.concert_id));
+    return json_build_object(
+        'applied', true,
+        'concert_id', v_mine.concert_id,
+        'sold_out', (
+            select sum(seats_sold) >= sum(seats_total) from schedule_sales where concert_id = v_mine.concert_id),
+        'paid_by', case when v_moved > 0 then
+            json_build_object('person', v_mine.person, 'pass_id', v_mine.pass_id) end);
 end $$;
