@@ -38,8 +38,8 @@ def run() -> None:
 def replace_function(connection: Connection, name: str, definition: str) -> None:
     """Put a function in place. A file is named after its function, and there is one of that name afterwards.
 
-    ``create or replace`` keeps what has not changed as it is; it refuses another type of result and leaves an old list of
-    arguments beside the new one, and both mean dropping first.
+    ``create or replace`` keeps what has not changed as it is; it refuses another type of result and leaves an old list
+    of arguments beside the new one, and both mean dropping first.
     """
     try:
         with connection.begin_nested():
