@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 from encore_stack import deploy
 from encore_stack.instance import (
-    DEAD_LETTER_TOPIC,
-    RESERVATION_TOPIC,
     Instance,
     function_environment,
     function_secrets,
@@ -30,8 +28,8 @@ def target_of(instance: Instance) -> deploy.Target:
             "LocksRedisUrl": redis_url,
             "CacheRedisUrl": redis_url,
             "KafkaBootstrapServers": instance.kafka_bootstrap_servers,
-            "ReservationTopic": RESERVATION_TOPIC,
-            "DeadLetterTopic": DEAD_LETTER_TOPIC,
+            "ReservationTopic": instance.reservation_topic,
+            "DeadLetterTopic": instance.dead_letter_topic,
             "DanalUrl": instance.url("danal"),
             "PaycoUrl": instance.url("payco"),
         },

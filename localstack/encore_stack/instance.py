@@ -14,8 +14,6 @@ from typing import Any
 from encore_stack.ports import HOST
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
-RESERVATION_TOPIC = "reservation-events"
-DEAD_LETTER_TOPIC = "reservation-events.dead-letter"
 TOPIC_PARTITIONS = 12
 MARKER = "ENCORE_STACK_DIR"
 """Environment variable of every supervised process: names the instance's folder, so that strays can be found."""
@@ -40,6 +38,14 @@ class Instance:
     ports: dict[str, int] = field(default_factory=dict)
     external_kafka: str | None = None
     """Bootstrap servers of a Kafka that is not ours."""
+
+    @classmethod
+    def load_existing(cls) -> "Instance":
+        """As ``load``, for verbs that look at what ``scripts/up`` has made. Raises BadInstance where it has not."""
+        instance = cls.load()
+        if not instance.ports:
+            raise BadInstance(f"there is no instance '{instance.name}' here: scripts/up makes it")
+        return instance
 
     @classmethod
     def load(cls, name: str | None = None, project_dir: Path = PROJECT_DIR) -> "Instance":
@@ -149,6 +155,16 @@ class Instance:
         return f"postgresql://postgres:{self.secrets()['postgres_password']}@{HOST}:{self.ports[part]}/encore"
 
     @property
+    def reservation_topic(self) -> str:
+        """On a Kafka that is not ours alone the name is ours alone: others' events would be poison to our functions."""
+        own = f".{sha256(str(self.dir).encode()).hexdigest()[:8]}" if self.external_kafka else ""
+        return f"reservation-events{own}"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        return f"{self.reservation_topic}.dead-letter"
+
+    @property
     def kafka_bootstrap_servers(self) -> str:
         return self.external_kafka or f"{HOST}:{self.ports['kafka']}"
 
@@ -164,8 +180,8 @@ def function_environment(instance: Instance) -> dict[str, str]:
         "ENCORE_LOCKS_REDIS_URL": redis_url,
         "ENCORE_CACHE_REDIS_URL": redis_url,
         "ENCORE_KAFKA_BOOTSTRAP_SERVERS": instance.kafka_bootstrap_servers,
-        "ENCORE_RESERVATION_TOPIC": RESERVATION_TOPIC,
-        "ENCORE_DEAD_LETTER_TOPIC": DEAD_LETTER_TOPIC,
+        "ENCORE_RESERVATION_TOPIC": instance.reservation_topic,
+        "ENCORE_DEAD_LETTER_TOPIC": instance.dead_letter_topic,
         "ENCORE_DANAL_URL": instance.url("danal"),
         "ENCORE_PAYCO_URL": instance.url("payco"),
         "ENCORE_TOKEN_KEYS": secret_values["token_keys"],

@@ -80,11 +80,16 @@ def choose_ports(
 
     `in_use` names the parts that run now: they keep what they have. Raises PortTaken for one set by ENCORE_PORT_<NAME>.
     """
+    _refuse_unknown_names()
     wanted = {name: port for name in names if (port := _from_environment(name)) is not None}
     chosen: dict[str, int] = {}
     for name in names:
         before = persisted.get(name)
         if before is not None and name in in_use:
+            if wanted.get(name, before) != before:
+                raise PortTaken(
+                    f"{name} runs on port {before}; scripts/down first, then ENCORE_PORT_{name.upper()} counts"
+                )
             chosen[name] = before
         elif name in wanted:
             if not claims.claim(wanted[name]):
@@ -96,6 +101,13 @@ def choose_ports(
         candidates = [persisted.get(name), DEFAULT_PORTS[name] if use_defaults else None]
         chosen[name] = _first_free([port for port in candidates if port], claims)
     return chosen
+
+
+def _refuse_unknown_names() -> None:
+    known = {f"ENCORE_PORT_{name.upper()}" for name in DEFAULT_PORTS}
+    unknown = sorted(name for name in os.environ if name.startswith("ENCORE_PORT_") and name not in known)
+    if unknown:
+        raise PortTaken(f"{unknown[0]} is no port's name; there are: {' '.join(sorted(known))}")
 
 
 def _from_environment(name: str) -> int | None:

@@ -108,12 +108,36 @@ def _long_form(loader: _Loader, suffix: str, node: yaml.Node) -> Json:
 _Loader.add_multi_constructor("!", _long_form)
 
 
+def _read_body(path: Path) -> Json:
+    body: Json = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    return body
+
+
+def _variable(parameter: str) -> str:
+    """QueueRedisUrl is given by ENCORE_QUEUE_REDIS_URL."""
+    return "ENCORE" + re.sub(r"([A-Z])", r"_\1", parameter).upper()
+
+
 class Template:
     """template.yaml with its parameters filled in.
 
     `parameters` override the template's defaults. `secrets` are the values of the secret's keys; without them the
     environment keeps its `{{resolve:…}}` references.
     """
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Template:
+        """The project's template, parameters as the environment gives them (QueueRedisUrl: ENCORE_QUEUE_REDIS_URL).
+
+        Raises TemplateError.
+        """
+        path = Path(__file__).parents[2] / "template.yaml"
+        parameters = {
+            name: environ.get(_variable(name), "")
+            for name, definition in _read_body(path)["Parameters"].items()
+            if _variable(name) in environ or "Default" not in definition
+        }
+        return cls(path, parameters, stack_name=environ.get("ENCORE_STACK_NAME", "encore"))
 
     def __init__(
         self,
@@ -123,7 +147,7 @@ class Template:
         stack_name: str = "encore",
     ) -> None:
         self.path = path
-        self.body: Json = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        self.body: Json = _read_body(path)
         self._secrets = secrets
         unknown = set(parameters or {}) - set(self.body["Parameters"])
         if unknown:

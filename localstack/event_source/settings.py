@@ -1,7 +1,6 @@
 """What the poller is told: its mappings from the template, its addresses from the environment."""
 
 import os
-import re
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,19 +65,13 @@ def read_settings(environ: MappingOf[str, str] = os.environ) -> Settings:
         stack_name=stack_name,
         region=environ.get("AWS_DEFAULT_REGION") or "us-east-1",
         run_dir=Path(run_dir) if run_dir else None,
-        mappings=_mappings_of_template(environ, stack_name),
+        mappings=_mappings_of_template(environ),
     )
 
 
-def _mappings_of_template(environ: MappingOf[str, str], stack_name: str) -> Sequence[Mapping]:
-    path = Path(__file__).parents[2] / "template.yaml"
-    parameters = {
-        name: environ.get(_variable(name), "")
-        for name, p in Template(path).body["Parameters"].items()
-        if "Default" not in p
-    }
+def _mappings_of_template(environ: MappingOf[str, str]) -> Sequence[Mapping]:
     try:
-        template = Template(path, parameters, stack_name=stack_name)
+        template = Template.from_environment(environ)
         mappings = [
             Mapping(
                 function_name=template.function(source.function).function_name,
@@ -97,8 +90,3 @@ def _mappings_of_template(environ: MappingOf[str, str], stack_name: str) -> Sequ
     if not mappings:
         raise BadSettings("the template has no Kafka event source")
     return mappings
-
-
-def _variable(parameter: str) -> str:
-    """QueueRedisUrl is given by ENCORE_QUEUE_REDIS_URL."""
-    return "ENCORE" + re.sub(r"([A-Z])", r"_\1", parameter).upper()

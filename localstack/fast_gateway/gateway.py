@@ -76,7 +76,7 @@ class Gateway:
     def _health(self) -> tuple[int, proxy.HeaderList, bytes]:
         broken = [name for name, target in self.targets.items() if target.handler is None]
         if broken:
-            return _message(500, f"cannot be loaded: {', '.join(broken)}")
+            return _message(200, f"ok, but these cannot be loaded and answer 502: {', '.join(broken)}")
         return _message(200, "ok")
 
 

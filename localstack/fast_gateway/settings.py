@@ -1,14 +1,10 @@
 """What the gateway is told by the environment and the template."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from encore_stack.template import Template
-
-PROJECT_DIR = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -30,18 +26,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 
 def read_template(environ: Mapping[str, str] = os.environ) -> Template:
     """The project's template, its parameters filled in from the environment. Raises TemplateError."""
-    path = PROJECT_DIR / "template.yaml"
-    parameters = {
-        name: environ.get(_variable(name), "")
-        for name, p in Template(path).body["Parameters"].items()
-        if "Default" not in p
-    }
-    return Template(path, parameters, stack_name=environ.get("ENCORE_STACK_NAME", "encore"))
-
-
-def _variable(parameter: str) -> str:
-    """QueueRedisUrl is given by ENCORE_QUEUE_REDIS_URL."""
-    return "ENCORE" + re.sub(r"([A-Z])", r"_\1", parameter).upper()
+    return Template.from_environment(environ)
 
 
 def _positive(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -33,7 +33,7 @@ seconds_since() {  # START as printed by now_ms
 now_ms() { date +%s%3N; }
 
 step() {  # "what it does" COMMAND...: run quietly, show that it is alive, and on failure its last lines
-  local title=$1 started pid waited=0 tick=0
+  local title=$1 started pid waited=0
   shift
   mkdir -p "$TOOLS"
   started=$(now_ms)
@@ -48,8 +48,7 @@ step() {  # "what it does" COMMAND...: run quietly, show that it is alive, and o
     if [ -t 1 ]; then
       [ $((waited % 10)) -eq 0 ] && printf '\r  %-46s %s' "$title" "$(seconds_since "$started")"
     elif [ $((waited % 100)) -eq 0 ]; then
-      tick=$((waited / 10))
-      printf '  %-46s ... %s s so far\n' "$title" "$tick"
+      printf '  %-46s ... %s so far\n' "$title" "$(seconds_since "$started")"
     fi
   done
   if wait "$pid"; then
@@ -73,6 +72,8 @@ as_root() {
 # Whatever we put in place for that is taken away again; what was there before is left alone.
 apt_install_quietly() {
   local policy=/usr/sbin/policy-rc.d cluster=/etc/postgresql-common/createcluster.d/encore.conf made_policy='' status=0
+  # Also when the terminal goes away: a policy-rc.d that stays would keep every later package's service down.
+  trap 'as_root rm -f "$cluster"; if [ -n "$made_policy" ]; then as_root rm -f "$policy"; fi; exit 129' HUP TERM
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
     as_root chmod 755 "$policy"
@@ -83,11 +84,13 @@ apt_install_quietly() {
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 NEEDRESTART_MODE=l \
     apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@" || status=$?
   as_root rm -f "$cluster"
+  as_root rmdir --ignore-fail-on-non-empty "${cluster%/*}" || true
   if [ -n "$made_policy" ]; then as_root rm -f "$policy"; fi
   case " $* " in
     *" redis-server "*)
       if [ -d /run/systemd/system ]; then as_root systemctl disable --quiet redis-server || true; fi ;;
   esac
+  trap - HUP TERM
   return "$status"
 }
 
@@ -149,10 +152,14 @@ find_python313() {
 }
 
 ensure_python() {
+  if [ -n "${ENCORE_PYTHON:-}" ] && ! is_python313 "$ENCORE_PYTHON"; then
+    fail "ENCORE_PYTHON=$ENCORE_PYTHON is not a working Python 3.13 with ssl and sqlite3:" \
+      "$("$ENCORE_PYTHON" -c 'import sys, ssl, sqlite3, venv; print(sys.version)' 2>&1 | tail -n 1)"
+  fi
   find_python313 && return 0
   ensure_uv
   step "fetch Python 3.13 with uv" env UV_PYTHON_INSTALL_DIR="$TOOLS/python" UV_HTTP_TIMEOUT=60 UV_HTTP_RETRIES=1 \
-    "$UV" python install --quiet --no-bin 3.13 || true
+    "$UV" python install --no-progress --no-bin 3.13 || true
   find_python313 || fail "Python 3.13 not found and uv could not fetch it: install it (for example 'pyenv install 3.13')" \
     "or name one with ENCORE_PYTHON=/path/to/python3.13"
 }
@@ -258,6 +265,14 @@ ensure_everything() {
   ensure_venv
   ensure_localstack
   ensure_kafka
+  unlock_tools
+}
+
+# The project's Python environment alone, without the servers.
+ensure_tools() {
+  lock_tools
+  ensure_python
+  ensure_venv
   unlock_tools
 }
 

@@ -262,7 +262,7 @@ def test_the_runtime_layers_lock_is_whole_and_names_no_host() -> None:
 
 
 def test_all_connections_together_leave_postgres_room() -> None:
-    """An environment, and a thread of the fast gateway, has one connection to a server; a loop has one more, its lease."""
+    """An environment, and a thread of the fast gateway, has one connection to a server; a loop one more: its lease."""
     text = (PROJECT / "localstack/postgres/postgresql.conf").read_text()
     (maximum,) = re.findall(r"^max_connections\s*=\s*(\d+)", text, re.MULTILINE)
     connections = sum(

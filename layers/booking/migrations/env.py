@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 _FUNCTIONS = sorted((Path(__file__).resolve().parents[1] / "booking").glob("*/sql/functions/*.sql"))
 _DEPLOY_LOCK = 0x656E636F7265  # 'encore'
@@ -22,6 +22,17 @@ end $$
 _COUNT = "select count(*) from pg_proc where proname = '{name}' and pronamespace = current_schema()::regnamespace"
 
 
+class UnusableFunction(Exception):
+    """Postgres refuses a function; the message says which file, and why."""
+
+
+def _reason(fault: DBAPIError) -> str:
+    details = fault.orig.args[0] if fault.orig and fault.orig.args else None
+    if not isinstance(details, dict):
+        return str(fault.orig)
+    return f"{details.get('M')} (position {details.get('P', details.get('p', '?'))})"
+
+
 def run() -> None:
     url = context.config.get_main_option("sqlalchemy.url")
     assert url is not None
@@ -32,7 +43,10 @@ def run() -> None:
             connection.exec_driver_sql(f"select pg_advisory_xact_lock({_DEPLOY_LOCK})")
             context.run_migrations()
             for path in _FUNCTIONS:
-                replace_function(connection, path.stem, path.read_text(encoding="utf-8"))
+                try:
+                    replace_function(connection, path.stem, path.read_text(encoding="utf-8"))
+                except DBAPIError as fault:
+                    raise UnusableFunction(f"{path}: {_reason(fault)}") from fault
 
 
 def replace_function(connection: Connection, name: str, definition: str) -> None:

@@ -20,7 +20,7 @@ _PROGRESS_S = 2.0
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 passed, 1 an invariant is broken, 2 the audit could not be made, 3 work would not settle."""
     options = _parser().parse_args(arguments)
-    environment = function_environment(Instance.load())
+    environment = function_environment(Instance.load_existing())
     os.environ.update(environment)
     auditor = Auditor(
         environment["ENCORE_DATABASE_URL"], [environment["ENCORE_DANAL_URL"], environment["ENCORE_PAYCO_URL"]]

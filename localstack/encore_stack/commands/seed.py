@@ -21,9 +21,12 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     started_s = time.monotonic()
     try:
-        added = load(Instance.load().database_url(), wanted, lambda text: print(f"  {text}", flush=True))
-    except (OSError, InterfaceError, KeyError) as fault:
-        print(f"error: the database cannot be reached ({fault}); is the stack up? see scripts/status", file=sys.stderr)
+        added = load(Instance.load_existing().database_url(), wanted, lambda text: print(f"  {text}", flush=True))
+    except (OSError, InterfaceError) as fault:
+        print(
+            f"error: the database cannot be reached; is the stack up? see scripts/status ({fault!s:.60})",
+            file=sys.stderr,
+        )
         return 1
     except DatabaseError as fault:
         print(f"error: the database refused the data: {fault}", file=sys.stderr)

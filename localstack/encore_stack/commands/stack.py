@@ -18,12 +18,12 @@ def run(arguments: Sequence[str]) -> int:
     if options.part not in PART_NAMES:
         print(f"error: no part is called '{options.part}'; the parts are: {' '.join(PART_NAMES)}", file=sys.stderr)
         return 2
-    stack = Stack(Instance.load())
+    stack = Stack(Instance.load_existing())
     if not stack.supervisor.is_running():
         print("error: the stack is not running: scripts/up starts it", file=sys.stderr)
         return 1
     if options.action == "stop":
-        with step(f"stop {options.part}; it stays down until 'scripts/stack start {options.part}'"):
+        with step(f"stop {options.part}; it stays down until 'scripts/stack start {options.part}' or 'scripts/up'"):
             stack.stop(options.part)
     else:
         with step(f"start {options.part}"):

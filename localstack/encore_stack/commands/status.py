@@ -15,7 +15,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/status", description="Each part of the local stack.")
     parser.add_argument("--json", action="store_true", help="for machines")
     as_json = parser.parse_args(arguments).json
-    instance = Instance.load()
+    instance = Instance.load_existing()
     parts = Stack(instance).status()
     localstack = next(part for part in parts if part.name == "localstack")
     api_url = deployed_api_url(instance) if localstack.health == "ok" else None
@@ -42,11 +42,20 @@ def _print_table(instance: Instance, api_url: str | None, gateway_url: str | Non
     print(f"instance {instance.name}")
     for row in rows:
         print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"API      {api_url or 'not deployed: scripts/up deploys it'}")
+    print(f"API      {api_url or _why_no_api(parts)}")
     print(f"gateway  {gateway_url or 'not running'}")
+
+
+def _why_no_api(parts: Sequence[PartStatus]) -> str:
+    health = next(part.health for part in parts if part.name == "localstack")
+    if health == "held":
+        return "held down: scripts/stack start localstack brings it back"
+    return "not deployed: scripts/up deploys it" if health == "ok" else "LocalStack is not up: scripts/up starts it"
 
 
 def _row(instance: Instance, part: PartStatus) -> tuple[str, ...]:
     address = f"{part.host}:{part.port}" if part.port else "-"
+    if part.name == "kafka" and instance.external_kafka:
+        address = instance.external_kafka
     log = part.log.removeprefix(f"{instance.project_dir}/")
     return (part.name, part.state, address, str(part.pid or "-"), part.health, log)

@@ -39,14 +39,15 @@ class Visitor:
         elapsed_ms = (time.perf_counter() - started_s) * 1000
         print(f"  {title:<18} {method:<5} {_short(path):<40} {response.status_code}  {elapsed_ms:7.1f} ms", flush=True)
         if response.status_code not in accepted:
-            raise TourEnded(f"{title}: {response.status_code} {response.text[:500]}")
+            hint = "; see the logs in .stack/<instance>/logs/functions" if response.status_code >= 500 else ""
+            raise TourEnded(f"{title}: {response.status_code} {response.text[:500]}{hint}")
         return response
 
 
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 a ticket was booked and the audit passed, 1 otherwise, 2 bad options."""
     options = _parser().parse_args(arguments)
-    instance = Instance.load()
+    instance = Instance.load_existing()
     url = options.url or (instance.url("gateway") if options.gateway else deployed_api_url(instance))
     if url is None:
         print("error: nothing is deployed; run scripts/up", file=sys.stderr)

@@ -11,10 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from encore_stack import progress
+from encore_stack.code import code_digest
 from encore_stack.deployment import deploy_instance
 from encore_stack.instance import Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
-from encore_stack.parts.base import python
+from encore_stack.parts.base import PartError, python
+from encore_stack.parts.kafka import create_topics
 from encore_stack.parts.localstack import deployed_api_url, leave_deploying_to_up
 from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
@@ -59,6 +61,9 @@ def _bring_up(stack: Stack) -> str:
     and for LocalStack; the poller and the gateway start meanwhile.
     """
     instance = stack.instance
+    if instance.external_kafka:
+        _create_topics(instance)
+    _stop_gateway_of_older_code(stack)
     if not stack.is_running("localstack"):
         leave_deploying_to_up(instance)
     ready = {name: Event() for name in _SERVERS}
@@ -73,6 +78,26 @@ def _bring_up(stack: Stack) -> str:
         servers.result()
         others.result()
     return api_url
+
+
+def _create_topics(instance: Instance) -> None:
+    try:
+        with progress.step(f"topics at {instance.external_kafka}"):
+            create_topics(instance)
+    except PartError as error:
+        raise StackError(f"{error}\n  KAFKA_BOOTSTRAP_SERVERS names that cluster: is it up?") from error
+
+
+def _stop_gateway_of_older_code(stack: Stack) -> None:
+    """The gateway imports the functions once: new code needs new workers. It is started again with the other parts."""
+    instance = stack.instance
+    digest = code_digest(instance.project_dir)
+    noted = instance.run_dir / "gateway.code"
+    known = noted.read_text() if noted.exists() else digest
+    if stack.is_running("gateway") and known != digest:
+        stack.supervisor.stop_part("gateway")
+    instance.run_dir.mkdir(parents=True, exist_ok=True)
+    noted.write_text(digest)
 
 
 def _wait(ready: Event, servers: "Future[None]") -> None:

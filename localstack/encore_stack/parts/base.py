@@ -105,6 +105,7 @@ def find_program(*candidates: str) -> str:
         folders = [""] if candidate.startswith("/") else [*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin"]
         for folder in folders:
             path = Path(folder, candidate)
-            if path.is_file() and os.access(path, os.X_OK):
+            # In this order: asking what lies in a folder that is closed to us raises.
+            if os.access(path, os.X_OK) and path.is_file():
                 return str(path)
     raise PartError(f"{candidates[0]} is not installed: scripts/up installs it")

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaClient
@@ -12,9 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from encore_stack.instance import (
-    DEAD_LETTER_TOPIC,
     PROJECT_DIR,
-    RESERVATION_TOPIC,
     TOPIC_PARTITIONS,
     Instance,
     write_atomically,
@@ -59,10 +58,7 @@ class Kafka(Part):
             raise Unhealthy(f"metadata request: {error or type(error).__name__}") from error
 
     def when_healthy(self, instance: Instance) -> None:
-        try:
-            asyncio.run(_create_topics(instance.kafka_bootstrap_servers))
-        except (KafkaError, OSError) as error:
-            raise PartError(f"kafka: the topics could not be created: {error}") from error
+        create_topics(instance)
 
     @staticmethod
     def _java(instance: Instance, main: str, *arguments: str) -> list[str]:
@@ -104,7 +100,19 @@ async def _ask_metadata(bootstrap_servers: str) -> None:
         await client.close()
 
 
-async def _create_topics(bootstrap_servers: str) -> None:
+def create_topics(instance: Instance) -> None:
+    """Make the topics that are missing. Raises PartError."""
+    topics = (instance.reservation_topic, instance.dead_letter_topic)
+    try:
+        asyncio.run(_create_topics(instance.kafka_bootstrap_servers, topics))
+    except (KafkaError, OSError) as error:
+        where = instance.kafka_bootstrap_servers
+        raise PartError(
+            f"kafka: the topics could not be created at {where}: {error or type(error).__name__}"
+        ) from error
+
+
+async def _create_topics(bootstrap_servers: str, topics: Sequence[str]) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
     try:
@@ -112,7 +120,7 @@ async def _create_topics(bootstrap_servers: str) -> None:
         brokers = len((await admin.describe_cluster())["brokers"])
         missing = [
             NewTopic(name=topic, num_partitions=TOPIC_PARTITIONS, replication_factor=min(3, brokers))
-            for topic in (RESERVATION_TOPIC, DEAD_LETTER_TOPIC)
+            for topic in topics
             if topic not in there
         ]
         if missing:

@@ -33,12 +33,13 @@ class _Postgres(Part):
         return {"LC_ALL": "C.UTF-8"}
 
     def advice(self, instance: Instance) -> str:
-        if os.getuid() == 0 and _needs_search_right(instance):
+        otherwise = super().advice(instance)
+        if os.getuid() == 0 and (closed := _closed_folders(instance)):
             return (
-                f"a folder above {instance.project_dir} is closed to user {_SERVER_USER}: "
-                f"open it (chmod o+x) or run as an ordinary user"
+                f"if setpriv was refused: user {_SERVER_USER} may not walk through {', '.join(map(str, closed))}; "
+                f"chmod o+x it, clone elsewhere, or run as an ordinary user. If not: {otherwise}"
             )
-        return super().advice(instance)
+        return otherwise
 
     def _data(self, instance: Instance) -> Path:
         return instance.data_dir(self.name)
@@ -189,13 +190,14 @@ def as_server_user(instance: Instance, command: list[str]) -> list[str]:
     if os.getuid() != 0:
         return command
     switch = [find_program("setpriv"), f"--reuid={_SERVER_USER}", f"--regid={_SERVER_USER}", "--init-groups"]
-    if _needs_search_right(instance):
+    if _closed_folders(instance):
         switch += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return [*switch, "--", *command]
 
 
-def _needs_search_right(instance: Instance) -> bool:
-    return any(not folder.stat().st_mode & 0o001 for folder in instance.dir.parents)
+def _closed_folders(instance: Instance) -> list[Path]:
+    """The folders above the instance that other users may not walk through."""
+    return [folder for folder in instance.dir.parents if not folder.stat().st_mode & 0o001]
 
 
 def _give_to_server_user(path: Path) -> None:

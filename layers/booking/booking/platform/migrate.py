@@ -7,6 +7,7 @@ change in one commit. A deploy-time tool: no function imports it.
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from alembic import command
@@ -29,7 +30,13 @@ def main() -> int:
     if not url:
         print("migrate: give the database URL as an argument or in ENCORE_DATABASE_URL", file=sys.stderr)
         return 2
-    migrate(url)
+    try:
+        migrate(url)
+    except Exception as fault:
+        # The statement that failed comes with its whole text: what is wrong goes last, where people look.
+        traceback.print_exc()
+        print(f"migrate: {str(fault).splitlines()[0]}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -24,7 +24,7 @@ _connections = threading.local()
 
 
 class RedisAway(Unavailable):
-    """The waiting line is away for a moment; your place is kept, please try again."""
+    """The waiting line is away for a moment; who has a place keeps it, please try again."""
 
     slug = "line-away"
 

@@ -28,7 +28,7 @@ class SaleClosed(Gone):
 
 
 class SeatTaken(Conflict):
-    """Somebody else has a seat that you asked for; nothing was held."""
+    """A seat that you asked for is taken; nothing was held."""
 
     slug = "seat-taken"
 
@@ -46,7 +46,7 @@ class KeyReused(Unprocessable):
 
 
 class HoldExpired(Gone):
-    """The hold is over and the seats may be somebody else's."""
+    """The hold is over."""
 
     slug = "hold-expired"
 
