@@ -1,0 +1,62 @@
+"""The verbs of scripts/: each explains itself, and says what is wrong with a wrong call."""
+
+import os
+import subprocess
+
+import pytest
+
+from encore_stack.instance import PROJECT_DIR
+
+_VERBS = sorted(path.name for path in (PROJECT_DIR / "scripts").iterdir() if path.is_file())
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    verb, *arguments = command
+    return subprocess.run(
+        [PROJECT_DIR / "scripts" / verb, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    done = run(verb, "--help")
+
+    assert done.returncode == 0, done.stderr
+    assert f"scripts/{verb}" in done.stdout
+    assert "-h, --help" in done.stdout
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_an_unknown_option_is_refused(verb: str) -> None:
+    done = run(verb, "--no-such-option")
+
+    assert done.returncode == 2
+    assert "error" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "tour", "audit", "seed"])
+def test_an_instance_that_is_not_there_is_no_success(verb: str) -> None:
+    done = run(verb, ENCORE_INSTANCE="never-made")
+
+    assert done.returncode == 2
+    assert "there is no instance 'never-made'" in done.stderr
+    assert not (PROJECT_DIR / ".stack" / "never-made").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("seed", "--concerts", "3", "--schedules", "10", "--seats", "100"), "cannot be shared evenly"),
+        (("up", "--parts", "nosuch"), "no part is called 'nosuch'"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(command: tuple[str, ...], words: str) -> None:
+    done = run(*command)
+
+    assert done.returncode == 2
+    assert words in done.stderr
