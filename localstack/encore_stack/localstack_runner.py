@@ -25,6 +25,8 @@ _STOP_S = 2.0
 _POLL_S = 0.1
 _LOGS = "ENCORE_FUNCTION_LOG_DIR"
 _RETRY_MIN_S, _RETRY_MAX_S = 2.0, 30.0
+_CATALOG = "service-catalog-*.dill"
+_WRITTEN_S = 5.0
 
 
 def main() -> int:
@@ -40,17 +42,47 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: localstack.terminate())
     if redeploys(instance):
         _deploy_when_ready(instance, localstack)
-    return _wait(localstack)
+    exit_code = _wait(localstack)
+    _keep_catalog(instance)
+    return exit_code
 
 
 def _fresh_environment(instance: Instance) -> dict[str, str]:
     """LocalStack keeps nothing: neither do its folders, its cache of plugins least of all."""
+    _keep_catalog(instance)  # of one that was killed
     shutil.rmtree(instance.data_dir("localstack"), ignore_errors=True)
     own = localstack_environment(instance)
     for name in ("FILESYSTEM_ROOT", "LOCALSTACK_VOLUME_DIR", "CONFIG_DIR", "XDG_CACHE_HOME", "HOME", "TMPDIR", _LOGS):
         Path(own[name]).mkdir(parents=True, exist_ok=True)
+    catalogs = _catalog_dir(instance)
+    catalogs.mkdir(parents=True, exist_ok=True)
+    for catalog in _kept_dir(instance).glob(_CATALOG):
+        shutil.copy2(catalog, catalogs)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return {**inherited, **own, "PYTHONUNBUFFERED": "1"}
+
+
+def _catalog_dir(instance: Instance) -> Path:
+    return Path(localstack_environment(instance)["FILESYSTEM_ROOT"]) / "var" / "lib" / "localstack" / "cache"
+
+
+def _kept_dir(instance: Instance) -> Path:
+    return instance.tools_dir / "localstack-cache"
+
+
+def _keep_catalog(instance: Instance) -> None:
+    """Keep LocalStack's index of all AWS services for the next start of any instance: making it costs seconds of CPU.
+
+    The file's name carries the versions that it was made from.
+    """
+    for catalog in _catalog_dir(instance).glob(_CATALOG):
+        kept = _kept_dir(instance) / catalog.name
+        # One that is being written right now may be half a one.
+        if not kept.exists() and time.time() - catalog.stat().st_mtime > _WRITTEN_S:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            draft = kept.with_name(f".{kept.name}.{os.getpid()}")
+            shutil.copy2(catalog, draft)
+            draft.replace(kept)
 
 
 def _deploy_when_ready(instance: Instance, localstack: "subprocess.Popen[bytes]") -> None:
