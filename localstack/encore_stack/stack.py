@@ -16,6 +16,8 @@ from encore_stack.processes import end_strays, find_strays
 from encore_stack.supervisor import FATAL, RUNNING, STOPPED, Supervisor
 
 _POLL_S = 0.05
+_LOOK_S_MAX = 1.0
+"""One look at a part counts for at most this much of the time that it has to become healthy."""
 _LOG_TAIL_LINES = 15
 _STARTS_MAX = 3
 """A part that ends this often before it was healthy once is not going to be."""
@@ -146,11 +148,15 @@ class Stack:
         self.supervisor.start_part(part.name)
 
     def wait_healthy(self, name: str, timeout_s: float, give_up: Event | None = None) -> None:
-        """Returns when the part is healthy. Raises StackError when it cannot start or the time is over."""
+        """Returns when the part is healthy. Raises StackError when it cannot start or the time is over.
+
+        Time in which nothing answers, the supervisor neither, counts for little: a machine that stood still for a minute
+        (its disk writing what an installation has left) must not end a start that would have taken two seconds.
+        """
         part = part_named(name)
-        deadline = time.monotonic() + timeout_s
-        reason, pids = "", set[int]()
-        while time.monotonic() < deadline and not (give_up and give_up.is_set()):
+        waited_s, looked = 0.0, time.monotonic()
+        reason, pids = "it has not answered yet", set[int]()
+        while waited_s < timeout_s and not (give_up and give_up.is_set()):
             process = self.supervisor.processes().get(name)
             if process is not None and process.pid:
                 pids.add(process.pid)
@@ -162,8 +168,10 @@ class Stack:
                     part.probe(self.instance)
                     return
                 except Unhealthy as error:
-                    reason = str(error)
+                    reason = str(error) or reason
             time.sleep(_POLL_S)
+            now = time.monotonic()
+            waited_s, looked = waited_s + min(now - looked, _LOOK_S_MAX), now
         raise StackError(self._why_not(part, f"not healthy after {timeout_s:.0f} s ({reason})"))
 
     def _why_not(self, part: Part, what: str) -> str:
