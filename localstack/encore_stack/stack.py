@@ -150,8 +150,8 @@ class Stack:
     def wait_healthy(self, name: str, timeout_s: float, give_up: Event | None = None) -> None:
         """Returns when the part is healthy. Raises StackError when it cannot start or the time is over.
 
-        Time in which nothing answers, the supervisor neither, counts for little: a machine that stood still for a minute
-        (its disk writing what an installation has left) must not end a start that would have taken two seconds.
+        Time in which nothing answers, the supervisor neither, counts for little: a machine that stood still for a
+        minute (its disk writing what an installation has left) must not end a start that takes two seconds.
         """
         part = part_named(name)
         waited_s, looked = 0.0, time.monotonic()
