@@ -5,7 +5,6 @@ The test stack (``ENCORE_INSTANCE=test``) is brought up by ``scripts/test``. Its
 """
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 
@@ -75,16 +74,6 @@ def database_url(make_database: Callable[[str], str]) -> str:
 @pytest.fixture(scope="session")
 def queue_redis_url(instance: Instance) -> str:
     return f"redis://127.0.0.1:{instance.ports['redis']}/{REDIS_DATABASE}"
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -89,16 +88,6 @@ def start(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
     for gateway in started:
         if gateway.process.poll() is None:
             gateway.stop()
-
-
-@pytest.fixture(scope="module")
-def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            return int(sock.getsockname()[1])
-
-    return find
 
 
 @pytest.fixture(scope="module")

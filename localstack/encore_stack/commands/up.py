@@ -1,7 +1,6 @@
 """scripts/up, once everything is installed: start, migrate, seed, deploy, tour."""
 
 import argparse
-import importlib.util
 import os
 import subprocess
 import sys
@@ -48,8 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     api_url = _bring_up(stack)
     print(f"\nup after {time.time() - began:.1f} s")
     print(f"  API      {api_url}")
-    if not part_named("gateway").absent(instance):
-        print(f"  gateway  {instance.url('gateway')}   (the same functions without the emulator)")
+    print(f"  gateway  {instance.url('gateway')}   (the same functions without the emulator)")
     print("  scripts/status shows every part, scripts/down stops them\n", flush=True)
     return 0 if options.no_tour else _tour(instance)
 
@@ -143,17 +141,11 @@ def _tell_ready(instance: Instance, before: dict[str, int], name: str, took_s: f
 
 
 def _migrate(instance: Instance) -> None:
-    if not (instance.project_dir / "layers/booking/booking/platform/migrate.py").exists():
-        progress.line("migrate: skipped", "layers/booking has no migrations yet")
-        return
     _run(instance, "migrate the database", [python(instance), "-m", "booking.platform.migrate"])
 
 
 def _seed(instance: Instance) -> None:
     script = instance.project_dir / "scripts" / "seed"
-    if not _is_there("seed"):
-        progress.line("seed: skipped", "scripts/seed is not there yet")
-        return
     with connected(instance, "postgres") as connection:
         is_seeded = connection.run("select exists (select 1 from concert)")[0][0]
     if not is_seeded:
@@ -176,14 +168,7 @@ def _deploy(instance: Instance) -> str:
 
 def _tour(instance: Instance) -> int:
     script = instance.project_dir / "scripts" / "tour"
-    if not _is_there("tour"):
-        progress.line("tour: skipped", "scripts/tour is not there yet")
-        return 0
     return subprocess.run([str(script)], check=False, env=_environment(instance)).returncode
-
-
-def _is_there(verb: str) -> bool:
-    return importlib.util.find_spec(f"encore_stack.commands.{verb}") is not None
 
 
 def _run(instance: Instance, title: str, command: list[str]) -> None:

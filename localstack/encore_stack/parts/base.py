@@ -1,7 +1,6 @@
 """What the supervisor, `scripts/up` and `scripts/status` ask of a part."""
 
 import http.client
-import importlib.util
 import os
 import socket
 from abc import ABC, abstractmethod
@@ -65,14 +64,6 @@ class Part(ABC):
 
 def python(instance: Instance) -> str:
     return str(instance.tools_dir / "venv" / "bin" / "python")
-
-
-def has_module(name: str) -> bool:
-    """Whether `python -m name` would find something to run."""
-    try:
-        return importlib.util.find_spec(f"{name}.__main__") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def probe_tcp(port: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from encore_stack.instance import Instance, function_environment
-from encore_stack.parts.base import Part, Unhealthy, has_module, probe_http, python
+from encore_stack.parts.base import Part, Unhealthy, probe_http, python
 
 _HEARTBEAT_MAX_AGE_S = 10.0
 
@@ -15,9 +15,6 @@ class PaymentGateway(Part):
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-    def absent(self, instance: Instance) -> str | None:
-        return None if has_module("payment_gateways") else "localstack/payment_gateways is not there"
 
     def prepare(self, instance: Instance) -> None:
         instance.data_dir(self.name).mkdir(parents=True, exist_ok=True)
@@ -36,9 +33,6 @@ class Poller(Part):
 
     name = "poller"
     needs = ("kafka", "localstack")
-
-    def absent(self, instance: Instance) -> str | None:
-        return None if has_module("event_source") else "localstack/event_source is not there"
 
     def command(self, instance: Instance) -> list[str]:
         return [python(instance), "-m", "event_source"]
@@ -74,9 +68,6 @@ class FastGateway(Part):
 
     name = "gateway"
     needs = ("postgres", "redis")
-
-    def absent(self, instance: Instance) -> str | None:
-        return None if has_module("fast_gateway") else "localstack/fast_gateway is not there"
 
     def command(self, instance: Instance) -> list[str]:
         run = [python(instance), "-m"]

@@ -42,7 +42,6 @@ def redis(endpoint: Endpoint) -> "Redis":
         # run twice, which is why every script says in its head why that is harmless.
         clients[url] = Redis.from_url(
             url,
-            single_connection_client=False,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), retries=1),

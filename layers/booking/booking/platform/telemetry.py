@@ -1,6 +1,7 @@
 """Structured logs and metrics of one function, and the correlation id that ties a request to its Kafka records."""
 
 import os
+import re
 import sys
 import threading
 import uuid
@@ -11,7 +12,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 CORRELATION_HEADER = "x-correlation-id"
-_CORRELATION_LENGTH_MAX = 64
+_USABLE_CORRELATION = re.compile(r"(?=-*[0-9A-Za-z])[0-9A-Za-z-]{1,64}")
 _NAMESPACE = "Encore"
 
 _correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
@@ -31,8 +32,7 @@ def correlation_id() -> str:
 
 def start_correlation(offered: str | None) -> str:
     """Adopt the caller's correlation id when it is short and plain, else make one; returns the id in force."""
-    usable = offered and len(offered) <= _CORRELATION_LENGTH_MAX and offered.replace("-", "").isalnum()
-    adopted = offered if offered and usable and offered.isascii() else uuid.uuid4().hex
+    adopted = offered if offered and _USABLE_CORRELATION.fullmatch(offered) else uuid.uuid4().hex
     _correlation_id.set(adopted)
     return adopted
 

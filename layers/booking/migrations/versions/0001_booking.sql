@@ -62,7 +62,6 @@ create table reservation (
 create index reservation_of_person on reservation (person, concert_id)
     where status in ('held', 'paying', 'confirmed');
 create index reservation_expiring on reservation (expires_at) where status = 'held';
-create index reservation_closing on reservation (created_at);
 
 -- Every change of a seat, for ever. The key says once more what change_seats sees to: a version of a seat is left once.
 create table seat_ledger (
