@@ -283,6 +283,6 @@ require_venv() {
 
 encore_stack() {  # VERB OPTIONS...: the Python that does the work
   cd "$ENCORE_ROOT" || exit 1
-  export PYTHONPATH=$ENCORE_ROOT/localstack:$ENCORE_ROOT/layers/booking
+  export PYTHONPATH=$ENCORE_ROOT/localstack:$ENCORE_ROOT/layers/booking:$ENCORE_ROOT/load
   exec "$VENV/bin/python" -m encore_stack "$@"
 }
