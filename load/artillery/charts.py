@@ -7,7 +7,9 @@ from html import escape
 
 _WIDTH, _HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 16, 40
-_BAR_PX, _GAP_PX, _LABEL_PX, _VALUE_PX = 14, 10, 170, 80
+_BAR_PX, _GAP_PX, _VALUE_PX = 14, 10, 80
+_CHARACTER_PX = 7
+_STEPS_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Series:
 
 def line_chart(title: str, x_title: str, at: Sequence[float], series: Sequence[Series]) -> str:
     """A figure with one line a series over ``at``; the y axis begins at zero."""
-    top = _round_up(max((value for one in series for value in one.values), default=0))
+    ticks = _ticks(max((value for one in series for value in one.values), default=0))
+    top = ticks[-1]
     right = max(at[-1], 1.0)
 
     def x(value: float) -> float:
@@ -31,10 +34,10 @@ def line_chart(title: str, x_title: str, at: Sequence[float], series: Sequence[S
         return _HEIGHT - _BOTTOM - value / top * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = []
-    for tick in _ticks(top):
+    for tick in ticks:
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text class="end" x="{_LEFT - 6}" y="{y(tick) + 4:.1f}">{_number(tick)}</text>')
-    for tick in _ticks(_round_up(right)):
+    for tick in _ticks(right):
         if tick <= right:
             parts.append(f'<text class="middle" x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}">{_number(tick)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
@@ -52,21 +55,22 @@ def line_chart(title: str, x_title: str, at: Sequence[float], series: Sequence[S
 def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> str:
     """A figure with horizontal bars: for each label one bar a series, with its value written beside it."""
     top = max((value for one in series for value in one.values), default=0) or 1
-    room = _WIDTH - _LABEL_PX - _VALUE_PX
+    left = max((len(label) for label in labels), default=0) * _CHARACTER_PX + 16
+    room = _WIDTH - left - _VALUE_PX
     group_px = _BAR_PX * len(series) + _GAP_PX
     parts = []
     for row, label in enumerate(labels):
         begins = row * group_px + _GAP_PX / 2
         middle = begins + _BAR_PX * len(series) / 2
-        parts.append(f'<text class="end" x="{_LABEL_PX - 8}" y="{middle + 4:.1f}">{escape(label)}</text>')
+        parts.append(f'<text class="end" x="{left - 8}" y="{middle + 4:.1f}">{escape(label)}</text>')
         for nth, one in enumerate(series):
             value = one.values[row]
             width, up = value / top * room, begins + nth * _BAR_PX
-            bar = f'x="{_LABEL_PX}" y="{up:.1f}" width="{max(width, 1):.1f}" height="{_BAR_PX - 2}"'
+            bar = f'x="{left}" y="{up:.1f}" width="{max(width, 1):.1f}" height="{_BAR_PX - 2}"'
             parts.append(
                 f'<rect class="bar {one.colour}" {bar}>{_tip(f"{label}, {one.name}: {_number(value)}")}</rect>'
             )
-            parts.append(f'<text x="{_LABEL_PX + width + 6:.1f}" y="{up + _BAR_PX - 4:.1f}">{_number(value)}</text>')
+            parts.append(f'<text x="{left + width + 6:.1f}" y="{up + _BAR_PX - 4:.1f}">{_number(value)}</text>')
     return _figure(title, series, round(group_px * len(labels)), parts)
 
 
@@ -84,16 +88,13 @@ def _tip(text: str) -> str:
     return f"<title>{escape(text)}</title>"
 
 
-def _round_up(value: float) -> float:
-    """The next of 1, 2 or 5 times a power of ten, so that the axis has round numbers."""
-    if value <= 0:
-        return 1
-    power: float = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
-
-
-def _ticks(top: float) -> list[float]:
-    return [top * nth / 5 for nth in range(6)]
+def _ticks(highest: float) -> list[float]:
+    """Round numbers from zero to the first that is not below ``highest``, at most seven."""
+    if highest <= 0:
+        return [0, 1]
+    power: float = 10.0 ** math.floor(math.log10(highest / _STEPS_MAX))
+    size = next(step * power for step in (1, 2, 5, 10) if highest <= _STEPS_MAX * step * power)
+    return [nth * size for nth in range(math.ceil(highest / size) + 1)]
 
 
 def _number(value: float) -> str:
