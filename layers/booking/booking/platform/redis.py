@@ -37,7 +37,7 @@ class _Connection(Connection):
     """Lets the kernel watch the timeout: Python would ask it before each send and receive whether it may go on."""
 
     def _connect(self) -> socket.socket:
-        connected: socket.socket = super()._connect()
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
         timeout_s = connected.gettimeout()
         if timeout_s is not None:
             limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
@@ -50,37 +50,38 @@ class _Connection(Connection):
 class Client(Redis):
     """redis-py's commands over one connection of this thread's own, opened at first use.
 
-    A pool would ask before each command whether its connection still lives. Instead a command that finds it dead is sent
-    once more, at once: a server closes what was idle. A script may therefore run twice, which is why every script says in
-    its head why that is harmless.
+    A pool would ask before each command whether its connection still lives. Instead a command that finds it dead is
+    sent once more, at once: a server closes what was idle. A script may therefore run twice, which is why every script
+    says in its head why that is harmless.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__()  # its pool stays empty
         timeout_s = settings().redis_timeout_s
-        address = parse_url(url)
-        address.pop("connection_class", None)
-        self._connection = _Connection(**address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        address: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        kind = address.pop("connection_class", _Connection)  # another one for TLS or a Unix socket
+        # Any: redis-py has no types for what a connection does.
+        self._connection: Any = kind(**address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
         """Send one command and return its reply as redis-py does. Raises RedisError."""
 
-        def ask(connection: Connection) -> Any:
+        def ask(connection: Any) -> Any:
             connection.send_command(*words)
-            return self.parse_response(connection, words[0], **options)
+            return self.parse_response(connection, words[0], **options)  # type: ignore[no-untyped-call]
 
         return self._exchange(ask)
 
     def execute_packed(self, command: bytes) -> Any:
         """Send a command that is in the wire format already and return the bare reply. Raises RedisError."""
 
-        def ask(connection: Connection) -> Any:
+        def ask(connection: Any) -> Any:
             connection.send_packed_command([command], check_health=False)
             return connection.read_response()
 
         return self._exchange(ask)
 
-    def _exchange(self, ask: Callable[[Connection], Any]) -> Any:
+    def _exchange(self, ask: Callable[[Any], Any]) -> Any:
         try:
             return ask(self._connection)
         except (RedisConnectionError, RedisTimeoutError):
