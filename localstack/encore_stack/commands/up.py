@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from encore_stack import progress
-from encore_stack.code import code_digest
-from encore_stack.deployment import deploy_instance
+from encore_stack.deployment.code import code_digest
+from encore_stack.deployment.deploy import deploy_instance
 from encore_stack.instance import Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
