@@ -13,6 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -30,19 +31,38 @@ _SECRET_NAME = "encore"  # noqa: S105 (a name)
 _DEPLOYED_KEY = "deployed.json"
 
 
-def deploy_instance(instance: Instance, say: Say) -> str:
+def deploy_instance(instance: Instance, say: Say, *, hot: bool | None = None) -> str:
     """Deploy, start the background loops, remember that it is done; returns the API's URL. One at a time.
 
+    `hot`: run the files as they are saved (True), run archives of them (False), as the last time (None).
     Raises what ``deploy`` raises.
     """
     with (instance.run_dir / "deploy.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        target = target_of(instance)
+        if hot is not None:
+            _remember_hot(instance, hot)
+        target = target_of(instance, hot=is_hot(instance))
         api_url = deploy(target, say)
         loops = start_background_loops(target)
         say(f"started {len(loops)} background loops")
         remember_deployment(instance, api_url)
     return api_url
+
+
+def is_hot(instance: Instance) -> bool:
+    """Whether the functions run the files as they are saved, or archives of them."""
+    return _hot_file(instance).exists()
+
+
+def _remember_hot(instance: Instance, hot: bool) -> None:
+    if hot:
+        _hot_file(instance).touch()
+    else:
+        _hot_file(instance).unlink(missing_ok=True)
+
+
+def _hot_file(instance: Instance) -> Path:
+    return instance.run_dir / "hot-reload"
 
 
 def deploy(target: Target, say: Say = print) -> str:
@@ -56,7 +76,7 @@ def deploy(target: Target, say: Say = print) -> str:
     packages = make_packages(template, target, say)
     wanted: Json = {
         "template": _digest([_packaged_body(template, {}), parameters]),
-        "packages": {logical_id: package.key for logical_id, package in packages.items()},
+        "packages": {logical_id: f"{each.bucket}/{each.key}" for logical_id, each in packages.items()},
     }
     s3 = target.client("s3")
     deployed = _read_deployed(s3)
@@ -97,12 +117,12 @@ def _apply_template(target: Target, template: Template, body: Json, parameters: 
 
 
 def _packaged_body(template: Template, packages: Mapping[str, Package]) -> Json:
-    """The template with each archive's place in S3; without packages, what is left when code does not count."""
+    """The template with each package's place in S3; without packages, what is left when code does not count."""
     body = copy.deepcopy(template.body)
     for logical_id, package in packages.items():
         resource = body["Resources"][logical_id]
         uri = "ContentUri" if resource["Type"].endswith("LayerVersion") else "CodeUri"
-        resource["Properties"][uri] = {"Bucket": BUCKET, "Key": package.key}
+        resource["Properties"][uri] = {"Bucket": package.bucket, "Key": package.key}
         resource.pop("Metadata", None)
     return body
 

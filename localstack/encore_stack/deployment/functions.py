@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from encore_stack.deployment.common import DeployError, in_parallel
-from encore_stack.deployment.packages import BUCKET, Package
+from encore_stack.deployment.packages import Package
 from encore_stack.deployment.target import Target
 from encore_stack.deployment.template import Function, Template
 
@@ -24,7 +24,8 @@ def update_code(target: Target, template: Template, packages: Mapping[str, Packa
     def update(function: Function) -> None:
         name = function.function_name
         if function.logical_id in changed:
-            client.update_function_code(FunctionName=name, S3Bucket=BUCKET, S3Key=packages[function.logical_id].key)
+            package = packages[function.logical_id]
+            client.update_function_code(FunctionName=name, S3Bucket=package.bucket, S3Key=package.key)
             _wait_updated(client, name)
         if new_layers:
             present = client.get_function_configuration(FunctionName=name).get("Layers", [])
@@ -42,7 +43,7 @@ def _publish_layers(
     published = [
         client.publish_layer_version(
             LayerName=_layer_name(template, layer.logical_id),
-            Content={"S3Bucket": BUCKET, "S3Key": packages[layer.logical_id].key},
+            Content={"S3Bucket": packages[layer.logical_id].bucket, "S3Key": packages[layer.logical_id].key},
             CompatibleRuntimes=["python3.13"],
         )
         for layer in template.layers

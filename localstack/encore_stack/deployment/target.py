@@ -22,7 +22,8 @@ class Target:
     """Where to deploy, with what values.
 
     `parameters` are template.yaml's; `secrets` the JSON keys of the secret; `tools_dir` keeps the built runtime layer;
-    `uv` builds it.
+    `uv` builds it. With `hot_dir` the functions and the project's own layers are run from the folders in which people
+    edit them, through links that are kept there.
     """
 
     endpoint_url: str
@@ -32,6 +33,7 @@ class Target:
     secrets: Mapping[str, str]
     uv: str = "uv"
     stack_name: str = STACK_NAME
+    hot_dir: Path | None = None
 
     def client(self, service: str) -> Any:
         """A boto3 client of this LocalStack."""
@@ -56,14 +58,15 @@ class Target:
         return f"{self.endpoint_url}/_aws/execute-api/{API_ID}/{STAGE}"
 
 
-def target_of(instance: Instance) -> Target:
-    """Where and with what values the instance's template is deployed."""
+def target_of(instance: Instance, *, hot: bool = False) -> Target:
+    """Where and with what values the instance's template is deployed; `hot` to run what is saved."""
     redis_url = f"redis://{HOST}:{instance.ports['redis']}/0"
     return Target(
         endpoint_url=instance.url("localstack"),
         project_dir=instance.project_dir,
         tools_dir=instance.tools_dir,
         uv=str(instance.tools_dir / "uv" / "bin" / "uv"),
+        hot_dir=instance.dir / "hot" if hot else None,
         secrets=function_secrets(instance),
         parameters={
             "EdgeTrust": function_environment(instance)["ENCORE_EDGE_TRUST"],
