@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from encore_stack.deployment import deploy_instance
+from encore_stack.deployment.deploy import deploy_instance
 from encore_stack.instance import Instance
 from encore_stack.parts import Unhealthy, part_named
 from encore_stack.parts.base import find_program

@@ -11,7 +11,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, RuntimeModes
 from granian.log import LogLevels
 
-from encore_stack.template import TemplateError
+from encore_stack.deployment.template import TemplateError
 from fast_gateway.settings import Settings, read_settings
 
 HOST = "127.0.0.1"
