@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def start_localstack(instance: Instance) -> "subprocess.Popen[bytes]":
-    """LocalStack on the instance's port, with folders that are emptied first. It ends with the thread that calls this."""
+    """LocalStack on the instance's port, with empty folders. It ends with the thread that calls this."""
     environment = _fresh_environment(instance)
     # If this process is killed outright, LocalStack must not stay behind on its port.
     python = str(instance.tools_dir / "localstack-venv" / "bin" / "python")

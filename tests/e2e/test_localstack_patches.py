@@ -89,7 +89,7 @@ class Ask:
     content: bytes | None = None
 
 
-_PNG, _JSON = {"Content-Type": "image/png"}, {"Content-Type": "application/json"}
+_PNG, _JSON, _TEXT = ({"Content-Type": kind} for kind in ("image/png", "application/json", "text/plain"))
 _BROWSER = {"Origin": "http://localhost:3000"}
 _UNICODE = '{"name": "콘서트 ✓ ünï"}'.encode()
 _REQUESTS = {
@@ -100,7 +100,7 @@ _REQUESTS = {
     ),
     "a unicode body": Ask("POST", "/echo", 201, headers=_JSON, content=_UNICODE),
     "a binary body": Ask("PUT", "/echo", 201, headers=_PNG, content=b"\xff\x00\xfe"),
-    "a body that is neither": Ask("POST", "/echo", 201, headers={"Content-Type": "text/plain"}, content=b"\xff\x00\xfe"),
+    "a body that is no text": Ask("POST", "/echo", 201, headers=_TEXT, content=b"\xff\x00\xfe"),
     "a path parameter": Ask("DELETE", "/echo/row%2017?x=1", 201),
     "a version by its alias": Ask("GET", "/version", 201),
     "an assumed role": Ask("GET", "/assumed", 201),
@@ -129,8 +129,8 @@ _RUNS = Counter(ask.runs for ask in _REQUESTS.values() if ask.runs)
 _ERRORS = {"probe": 2, "slow": 1}
 _VOLATILE_HEADERS = ("date", "x-amzn-requestid", "x-amz-apigw-id", "x-amzn-trace-id")
 _VOLATILE = re.compile(
-    r'("(?:requestId|extendedRequestId|requestTime|deploymentId|resourceId|X-Amzn-Trace-Id)": \[?"|"requestTimeEpoch": )'
-    r'[^",}]*'
+    r'("(?:requestId|extendedRequestId|requestTime|deploymentId|resourceId|X-Amzn-Trace-Id)": \[?"'
+    r'|"requestTimeEpoch": )[^",}]*'
 )
 _VOLATILE_IN_LOGS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[\d.]+(?= ms)|\d+(?= MB)|\S+Z(?= )")
 
@@ -156,22 +156,24 @@ class Probed:
     def ask(self, ask: Ask) -> tuple[int, list[tuple[str, str]], str]:
         """The answer without what differs from call to call: status, sorted headers, body."""
         url = f"{self.url}/_aws/execute-api/{_API_ID}/v1{ask.path}"
-        answer = httpx.request(
-            ask.method, url, headers=ask.headers, content=ask.content, timeout=60, trust_env=False
-        )
+        answer = httpx.request(ask.method, url, headers=ask.headers, content=ask.content, timeout=60, trust_env=False)
         headers = [
             (name.decode(), "…" if name.decode().lower() in _VOLATILE_HEADERS else value.decode("latin-1"))
             for name, value in answer.headers.raw
         ]
-        body = answer.content.decode("utf-8", "backslashreplace").replace(f"{self.instance.ports['localstack']}", "PORT")
+        body = answer.content.decode("utf-8", "backslashreplace").replace(
+            f"{self.instance.ports['localstack']}", "PORT"
+        )
         return answer.status_code, sorted(headers), _VOLATILE.sub(r"\1…", body)
 
     def logs(self, function: str) -> dict[str, list[str]]:
         """The lines in CloudWatch Logs of each version of a function."""
         found: dict[str, list[str]] = {}
         try:
-            pages = self.client("logs").get_paginator("filter_log_events").paginate(
-                logGroupName=f"/aws/lambda/{function}", interleaved=True
+            pages = (
+                self.client("logs")
+                .get_paginator("filter_log_events")
+                .paginate(logGroupName=f"/aws/lambda/{function}", interleaved=True)
             )
             for event in (event for page in pages for event in page["events"]):
                 version = event["logStreamName"].partition("[")[2].partition("]")[0]

@@ -26,7 +26,7 @@ def apply() -> None:
                 super().write(held)
             super().write(data)
 
-        def _sendResponseHeaders(self) -> None:  # noqa: N802 - Twisted's name; called in the network thread
+        def _sendResponseHeaders(self) -> None:  # called in the network thread
             super()._sendResponseHeaders()
             if self._held is not None:
                 self.request.write(self._held)

@@ -4,6 +4,7 @@ LocalStack puts each invocation's lines through its own HTTP port, 5 ms of CPU e
 one log stream go together, each with the time at which it was written; after a pause the first lines go at once.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -86,9 +87,7 @@ def _put(client: Any, stream: Stream, events: list[Event]) -> None:
     try:
         client.put_log_events(**put)
     except client.exceptions.ResourceNotFoundException:
-        try:
+        with contextlib.suppress(client.exceptions.ResourceAlreadyExistsException):
             client.create_log_group(logGroupName=group_name)
-        except client.exceptions.ResourceAlreadyExistsException:
-            pass
         client.create_log_stream(logGroupName=group_name, logStreamName=stream_name)
         client.put_log_events(**put)
