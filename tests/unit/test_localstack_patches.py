@@ -1,5 +1,6 @@
 """The patches of LocalStack, as far as they go without LocalStack: the switch, collecting, timing."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from encore_lambda_executor.patches import NEEDED, SPEED, SWITCH, UnknownPatch, 
 from encore_lambda_executor.patches.logs_in_batches import EVENTS_MAX, Written, batches
 from encore_lambda_executor.patches.metrics_in_batches import DATA_MAX, MetricCollector
 from encore_lambda_executor.patches.one_keepalive_thread import SharedTimer
+from encore_lambda_executor.patches.randomness_in_stock import SIZE_MAX, STOCK_BYTES, Stock
 from encore_stack.instance import Instance
 from encore_stack.parts import PartError
 from encore_stack.parts.localstack import LocalStack, localstack_environment
@@ -166,3 +168,40 @@ def test_a_keepalive_passes_unless_it_is_cancelled() -> None:
 
     assert done.wait(10)
     assert passed == ["kept"]
+
+
+def test_random_bytes_are_given_once_whoever_asks() -> None:
+    def ask(size: int) -> bytes:
+        asked.append(size)
+        return b"".join(next(numbers).to_bytes(8) for _ in range(size // 8))
+
+    asked: list[int] = []
+    numbers = iter(range(1_000_000))
+    stock, given = Stock(ask), list[bytes]()
+
+    def take() -> None:
+        given.extend([stock.take(8) for _ in range(2000)])
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(given)) == 8000
+    assert set(asked) == {STOCK_BYTES}
+    assert len(stock.take(SIZE_MAX)) == SIZE_MAX
+    assert len(stock.take(SIZE_MAX + 8)) == SIZE_MAX + 8 == asked[-1]
+
+
+def test_a_forked_process_gives_no_random_bytes_of_its_parent() -> None:
+    stock = Stock(os.urandom)
+    stock.take(8)
+    kept = stock.__dict__.copy()  # what a fork would copy
+    given = stock.take(8)
+
+    stock.__dict__.update(kept)
+    assert stock.take(8) == given
+    stock.__dict__.update(kept)
+    stock.forget()
+    assert stock.take(8) != given

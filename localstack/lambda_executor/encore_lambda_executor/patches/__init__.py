@@ -16,6 +16,7 @@ SPEED = (
     "one_keepalive_thread",
     "answer_in_one_hop",
     "no_access_log",
+    "randomness_in_stock",
 )
 
 SWITCH = "ENCORE_LOCALSTACK_PATCHES"

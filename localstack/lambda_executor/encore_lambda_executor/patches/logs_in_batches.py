@@ -1,7 +1,10 @@
 """What functions print reaches CloudWatch Logs once a second, not once a call.
 
 LocalStack puts each invocation's lines through its own HTTP port, 5 ms of CPU each. Here the lines of one second and
-one log stream go together, each with the time at which it was written; after a pause the first lines go at once.
+one log stream go together, each with the time at which it was written; after a pause the first lines go at once. They
+go straight to where the request would end, for of the batches too most of the cost was the request: 12 % of all CPU at
+8 connections. LocalStack's own way is taken for a stream's first lines, which make it, and where a metric filter looks
+at what is put.
 """
 
 import contextlib
@@ -46,8 +49,10 @@ def batches(items: list[Written]) -> Iterator[tuple[Stream, list[Event]]]:
 def apply() -> None:
     from localstack.aws.connect import connect_to
     from localstack.services.lambda_.invocation.logs import QUEUE_SHUTDOWN, LogHandler
+    from localstack.services.logs.models import get_moto_logs_backend
     from localstack.utils.aws.client_types import ServicePrincipal
     from localstack.utils.bootstrap import is_api_enabled
+    from moto.logs.exceptions import ResourceNotFoundException
 
     def add_logs(self: Any, log_item: Any) -> None:
         if is_api_enabled("logs"):
@@ -66,11 +71,23 @@ def apply() -> None:
             items += [self.log_queue.get_nowait() for _ in range(self.log_queue.qsize())]
             stopped = QUEUE_SHUTDOWN in items
             try:
-                client = client or _client(self)
                 for stream, events in batches([item for item in items if item is not QUEUE_SHUTDOWN]):
-                    _put(client, stream, events)
+                    if not put_straight(self, stream, events):
+                        client = client or _client(self)
+                        _put(client, stream, events)
             except Exception as error:
                 LOG.warning("cannot store the logs of Lambda functions in %s: %s", self.region, error)
+
+    def put_straight(handler: Any, stream: Stream, events: list[Event]) -> bool:
+        account_id = handler.role_arn.split(":")[4]  # the role's account is the one that its client would speak for
+        backend = get_moto_logs_backend(account_id, handler.region)
+        if backend.filters.metric_filters:
+            return False
+        try:
+            backend.put_log_events(*stream, events)
+        except ResourceNotFoundException:
+            return False
+        return True
 
     def _client(handler: Any) -> Any:
         return connect_to.with_assumed_role(
