@@ -191,7 +191,8 @@ def _turn(concert_id: int, person: str, reply: list[Any], token_text: str | None
             created=created == 1,
         )
     if word == b"WAITING":
-        epoch, place, ahead, _total, interval_ms, eta_s, created, message = values
+        numbers, message = values
+        epoch, place, ahead, interval_ms, eta_s, created = map(int, numbers.split())
         return Turn(
             state="waiting",
             token=token_text or _token(concert_id, person, place, epoch),
