@@ -6,6 +6,7 @@ is left to LocalStack's own way, which tries again and words the error; so is an
 What is skipped is the second request's handler chain: without a licence LocalStack enforces no permissions there.
 """
 
+import functools
 from typing import Any
 
 _INTEGRATION = "localstack.services.apigateway.next_gen.execute_api.integrations.aws"
@@ -20,13 +21,16 @@ def apply() -> None:
 
     call_through_client = RestApiAwsProxyIntegration.call_lambda
 
+    @functools.cache
+    def provider() -> Any:
+        return SERVICE_PLUGINS.require("lambda")._provider
+
     def call_lambda(function_arn: str, event: bytes, source_arn: str, credentials: str | None = None) -> bytes:
         name, qualifier, account_id, region = function_locators_from_arn(function_arn)
         if not credentials and name and account_id and region:
-            # Looked up at each call: resetting LocalStack's state gives the provider another service.
-            service: Any = SERVICE_PLUGINS.require("lambda")._provider.lambda_service
             try:
-                result = service.invoke(
+                # Its service is looked up at each call: resetting LocalStack's state gives the provider another one.
+                result = provider().lambda_service.invoke(
                     function_name=name,
                     qualifier=qualifier,
                     region=region,
