@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -286,6 +287,10 @@ def describe_exit(code: int) -> str:
     return f"signal: {words.get(signal.Signals(-code), signal.Signals(-code).name.lower())}"
 
 
+def _timeval(duration_s: float) -> bytes:
+    return struct.pack("ll", int(duration_s), int(duration_s % 1 * 1e6))
+
+
 class FunctionPool:
     """Runs calls of one function version. Thread-safe."""
 
@@ -366,11 +371,17 @@ class FunctionPool:
 
     @staticmethod
     def _exchange(environment: _Environment, header: bytes, payload: bytes, deadline: float) -> bytes | None:
+        # The kernel keeps the time: a Python socket with a timeout makes three system calls of one, and each hands the
+        # interpreter lock to another request.
         connection = environment.connection
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        send_frame(connection, LENGTH.pack(len(header)), header, payload)
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        return receive_frame(connection)
+        remaining_s = max(deadline - time.monotonic(), 0.001)
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, _timeval(remaining_s))
+        try:
+            send_frame(connection, LENGTH.pack(len(header)), header, payload)
+            return receive_frame(connection)
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def _init_outcome(self, call: Call, failed: InitFailed) -> Outcome:
         body = {**failed.body, "requestId": call.request_id}
