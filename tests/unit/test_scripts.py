@@ -39,7 +39,7 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
     assert "error" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["status", "tour", "audit", "seed"])
+@pytest.mark.parametrize("verb", ["status", "tour", "audit", "seed", "logs"])
 def test_an_instance_that_is_not_there_is_no_success(verb: str) -> None:
     done = run(verb, ENCORE_INSTANCE="never-made")
 
