@@ -2,7 +2,7 @@
 
 from encore_stack.function_logs.events import Event, events_of
 from encore_stack.function_logs.reading import Follower, Wanted, newest
-from encore_stack.function_logs.showing import Painter, as_json, as_text, wants_colour
+from encore_stack.function_logs.showing import Painter, as_json, as_text, wants_colour, without_unpacked
 from encore_stack.function_logs.sources import Source, all_sources
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "events_of",
     "newest",
     "wants_colour",
+    "without_unpacked",
 ]

@@ -1,6 +1,7 @@
 """Events as text for people, one line each, and as JSON lines for programs."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -18,6 +19,9 @@ _SAYS_NOTHING = frozenset(
         "xray_trace_id", "sampling_rate", "taskName", "exception_name", "stack_trace", "location",
     }
 )  # fmt: skip
+_UNPACKED = re.compile(r"""(File ")[^"]*(?:/encore-layers/[0-9a-f]{64}/python/|-tasks/[^/"]+/code/)""")
+"""Where LocalStack has unpacked a layer or a function: says nothing, and fills the screen."""
+
 _RED, _YELLOW, _DIM, _BOLD = "31", "33", "2", "1"
 
 
@@ -49,7 +53,13 @@ def as_text(event: Event, paint: Painter, source_width: int) -> str:
         *_fields(event, paint),
     ]
     indent = " " * 8
-    return "\n".join(["  ".join(words), *(indent + paint(line, level_colour) for line in event.details)])
+    details = [indent + paint(without_unpacked(line), level_colour) for line in event.details]
+    return "\n".join(["  ".join(words), *details])
+
+
+def without_unpacked(line: str) -> str:
+    """A traceback, or a line of it, with files as they are called in their layer: ``booking/seats/holds.py``."""
+    return _UNPACKED.sub(r"\1", line)
 
 
 def as_json(event: Event) -> str:
