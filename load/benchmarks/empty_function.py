@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from encore_stack.deployment import target_of
+from encore_stack.deployment.target import target_of
 from encore_stack.instance import Instance
 
 NAME = "bench-empty"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from encore_stack.template import Template
+from encore_stack.deployment.template import Template
 from fast_gateway.gateway import Gateway, StartResponse
 from fast_gateway.settings import read_settings, read_template
 

@@ -14,8 +14,8 @@ from benchmarks.empty_function import deploy_empty_function
 from benchmarks.measure import Case, Result, measure
 from benchmarks.stage import Stage
 from benchmarks.tools import ToolError
-from encore_stack import deploy
-from encore_stack.deployment import target_of
+from encore_stack.deployment import deploy
+from encore_stack.deployment.target import target_of
 from encore_stack.parts.base import Unhealthy, probe_http
 from encore_stack.parts.localstack import leave_deploying_to_up
 from encore_stack.ports import HOST

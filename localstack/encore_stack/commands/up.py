@@ -14,7 +14,7 @@ from encore_stack.deployment.code import code_digest
 from encore_stack.deployment.deploy import deploy_instance
 from encore_stack.deployment.functions import start_background_loops
 from encore_stack.deployment.target import target_of
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import BROKERS, Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
 from encore_stack.parts.kafka import create_topics
@@ -23,7 +23,7 @@ from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
 from encore_stack.watch import DEPLOY, GATEWAY, LOOPS, MIGRATE, Watch, alone
 
-_SERVERS = ("postgres", "replica", "redis", "kafka", "danal", "payco", "localstack")
+_SERVERS = ("postgres", "replica", "redis", *BROKERS, "danal", "payco", "localstack")
 _AFTER_MIGRATING = ("poller", "gateway")
 _POLL_S = 0.05
 _OLD_POLLER_S = 3.0
@@ -36,6 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-tour", action="store_true")
     parser.add_argument("--parts", default="")
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--brokers", type=int, choices=(1, 3))
     options = parser.parse_args(arguments)
     wanted = [name for name in options.parts.split(",") if name]
     if unknown := [name for name in wanted if name not in PART_NAMES]:
@@ -46,6 +47,10 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     began = _began()
     instance = Instance.load()
+    instance.choose_kafka(options.brokers)
+    if left_out := [name for name in wanted if name in BROKERS[1:] and part_named(name).absent(instance)]:
+        print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(instance)}", file=sys.stderr)
+        return 2
     stack = Stack(instance)
     print(f"instance {instance.name}: its data, logs and ports lie in {instance.dir}")
     _tell_held(instance)
@@ -167,7 +172,7 @@ def _tell_held(instance: Instance) -> None:
 
 def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None = None) -> None:
     for name in names:
-        if reason := part_named(name).absent(stack.instance):
+        if name not in BROKERS[1:] and (reason := part_named(name).absent(stack.instance)):
             progress.line(f"{name}: skipped", reason)
     before = dict(stack.instance.ports)
 
