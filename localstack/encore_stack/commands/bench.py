@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from encore_stack.commands import down
+from encore_stack.instance import Instance
 
 INSTANCE = "bench"
 _ROUNDS, _DURATION_S = 5, 2.0
@@ -24,6 +25,8 @@ def run(arguments: Sequence[str]) -> int:
     from benchmarks.tools import ToolError
 
     options = _parser(GROUPS).parse_args(arguments)
+    if options.cold_start:
+        return _print_cold_starts(options.rounds or _ROUNDS)
     plan = Plan(
         groups=options.only or GROUPS,
         match=options.match,
@@ -56,6 +59,18 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if audited or any(result.fault for result in results) else 0
 
 
+def _print_cold_starts(rounds: int) -> int:
+    from benchmarks.cold_start import as_markdown, measure_cold_starts
+    from benchmarks.tools import ToolError
+
+    try:
+        print(as_markdown(measure_cold_starts(rounds, Instance.load().tools_dir, _tell)))
+    except ToolError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _tell(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
@@ -78,6 +93,11 @@ def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="the run as JSON, to be kept for --against")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="put the ratios of an earlier --json run beside these"
+    )
+    parser.add_argument(
+        "--cold-start",
+        action="store_true",
+        help="instead: CPU and memory of each function's import, as the table of load/cold-start.md; needs no stack",
     )
     parser.add_argument("--keep", action="store_true", help="leave the instance up: the next run starts at once")
     return parser
