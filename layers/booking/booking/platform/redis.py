@@ -8,14 +8,15 @@ import hashlib
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 from redis.connection import Connection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from booking.platform.problems import Unavailable
@@ -81,6 +82,19 @@ class Client(Redis):
 
         return self._exchange(ask)
 
+    def execute_together(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send packed commands in one trip and return their bare replies, a refusal of the server as the error itself.
+
+        Raises RedisError when the server cannot be asked; then any number of the commands may have run.
+        """
+
+        def ask(connection: Any) -> list[Any]:
+            connection.send_packed_command([b"".join(commands)], check_health=False)
+            return [_reply_or_error(connection) for _ in commands]
+
+        replies: list[Any] = self._exchange(ask)
+        return replies
+
     def _exchange(self, ask: Callable[[Any], Any]) -> Any:
         try:
             return ask(self._connection)
@@ -116,12 +130,67 @@ class Script:
 
     def __call__(self, client: Client, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
         """Run the script and return Redis's reply. Raises RedisError when the server cannot be asked."""
-        head = _packed_head(self.digest, tuple(keys))
-        command = b"*%d\r\n%b%b" % (3 + len(keys) + len(args), head, _packed(args))
         try:
-            return client.execute_packed(command)
+            return client.execute_packed(self.packed(keys, args))
         except NoScriptError:
             return client.eval(self.source, len(keys), *keys, *args)
+
+    def packed(self, keys: Sequence[str], args: Sequence[str | int | float]) -> bytes:
+        """The call in the wire format, for a server that knows the script."""
+        head = _packed_head(self.digest, tuple(keys))
+        return b"*%d\r\n%b%b" % (3 + len(keys) + len(args), head, _packed(args))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of a script whose reply nobody waits for, to be sent together with others."""
+
+    endpoint: Endpoint
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[str | int | float]
+
+
+def run_together(calls: Iterable[Call]) -> None:
+    """Run scripts in one trip to each server that they are for.
+
+    Each server is tried, whatever became of the others; then raises the first RedisError that there was.
+    """
+    by_server: dict[Client, list[Call]] = {}
+    for call in calls:
+        by_server.setdefault(redis(call.endpoint), []).append(call)
+    faults: list[RedisError] = []
+    for client, batch in by_server.items():
+        try:
+            _run_batch(client, batch)
+        except RedisError as fault:
+            faults.append(fault)
+    if faults:
+        raise faults[0]
+
+
+def _run_batch(client: Client, batch: Sequence[Call]) -> None:
+    faults: list[RedisError] = []
+    replies = client.execute_together([call.script.packed(call.keys, call.args) for call in batch])
+    for call, reply in zip(batch, replies, strict=True):
+        if isinstance(reply, NoScriptError):
+            client.eval(call.script.source, len(call.keys), *call.keys, *call.args)
+        elif isinstance(reply, RedisError):
+            faults.append(reply)
+    if faults:
+        raise faults[0]
+
+
+def packed_command(*words: str | int | float) -> bytes:
+    """A command in the wire format, for ``Client.execute_packed``."""
+    return b"*%d\r\n%b" % (len(words), _packed(words))
+
+
+def _reply_or_error(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as refused:  # the replies of the other commands are still to be read
+        return refused
 
 
 @lru_cache(maxsize=1024)
