@@ -7,7 +7,8 @@ from html import escape
 
 _WIDTH, _HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 16, 40
-_BAR_PX, _GAP_PX, _LABEL_PX, _VALUE_PX = 14, 10, 170, 80
+_BAR_PX, _GAP_PX, _VALUE_PX = 14, 10, 80
+_CHARACTER_PX = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,22 @@ def line_chart(title: str, x_title: str, at: Sequence[float], series: Sequence[S
 def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> str:
     """A figure with horizontal bars: for each label one bar a series, with its value written beside it."""
     top = max((value for one in series for value in one.values), default=0) or 1
-    room = _WIDTH - _LABEL_PX - _VALUE_PX
+    left = max((len(label) for label in labels), default=0) * _CHARACTER_PX + 8
+    room = _WIDTH - left - _VALUE_PX
     group_px = _BAR_PX * len(series) + _GAP_PX
     parts = []
     for row, label in enumerate(labels):
         begins = row * group_px + _GAP_PX / 2
         middle = begins + _BAR_PX * len(series) / 2
-        parts.append(f'<text class="end" x="{_LABEL_PX - 8}" y="{middle + 4:.1f}">{escape(label)}</text>')
+        parts.append(f'<text class="end" x="{left - 8}" y="{middle + 4:.1f}">{escape(label)}</text>')
         for nth, one in enumerate(series):
             value = one.values[row]
             width, up = value / top * room, begins + nth * _BAR_PX
-            bar = f'x="{_LABEL_PX}" y="{up:.1f}" width="{max(width, 1):.1f}" height="{_BAR_PX - 2}"'
+            bar = f'x="{left}" y="{up:.1f}" width="{max(width, 1):.1f}" height="{_BAR_PX - 2}"'
             parts.append(
                 f'<rect class="bar {one.colour}" {bar}>{_tip(f"{label}, {one.name}: {_number(value)}")}</rect>'
             )
-            parts.append(f'<text x="{_LABEL_PX + width + 6:.1f}" y="{up + _BAR_PX - 4:.1f}">{_number(value)}</text>')
+            parts.append(f'<text x="{left + width + 6:.1f}" y="{up + _BAR_PX - 4:.1f}">{_number(value)}</text>')
     return _figure(title, series, round(group_px * len(labels)), parts)
 
 
@@ -85,11 +87,11 @@ def _tip(text: str) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2 or 5 times a power of ten, so that the axis has round numbers."""
+    """The next value whose fifths are round numbers."""
     if value <= 0:
         return 1
     power: float = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value)
 
 
 def _ticks(top: float) -> list[float]:

@@ -16,8 +16,10 @@ _STYLE = read_text(__package__, "style.css")
 _WINDOWS_MIN = 3
 """With fewer windows there is no course over time to draw."""
 
-_REPORTED = ("the report's load test", "172", "2,071", "388", "", "1,930", "2,770", "")
-"""What Encore is compared with: 150 users, seven steps, 1,500,000 seats, 2 cores, 4 GB; all requests succeeded."""
+_REPORTED = (
+    "For comparison, the load test of the report that Encore answers (150 users, 1,500,000 seats, 2 cores, 4 GB):"
+    " 172 scenarios, 2,071 requests, none failed, mean 388 ms, p95 1,930 ms, p99 2,770 ms."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,8 @@ def _step_table(run: Run) -> str:
     ]
     faults = sum(step.faults for step in results.steps)
     rows.append(("all", f"{results.buyers:,}", f"{results.requests:,}", *_cells(results.times), f"{faults:,}"))
-    if run.name == "steps":
-        rows.append(_REPORTED)
-    return _table(("", "buyers", "requests", "mean ms", "p50 ms", "p95 ms", "p99 ms", "faults"), rows)
+    table = _table(("", "buyers", "requests", "mean ms", "p50 ms", "p95 ms", "p99 ms", "faults"), rows)
+    return table + (f'<p class="quiet">{_REPORTED}</p>' if run.name == "steps" else "")
 
 
 def _charts(results: Results) -> list[str]:
@@ -129,8 +130,8 @@ def _charts(results: Results) -> list[str]:
     ]
     everyone = results.outcomes | {name: count for name, count in results.events.items() if count}
     return [
-        *_over_time(results),
         bar_chart("Response time of each step, ms", titles, percentiles),
+        *_over_time(results),
         bar_chart(
             "Answers by status code", list(results.codes), [Series("answers", list(results.codes.values()), "c1")]
         ),

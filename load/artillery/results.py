@@ -29,11 +29,11 @@ OUTCOMES = {
     "encore.faults": "ended by a fault",
 }
 EVENTS = {
-    "encore.declined": "payments declined, then paid otherwise",
-    "encore.pending": "payments with an open outcome (202)",
-    "encore.seats_taken": "reservations refused: seat taken (409)",
-    "encore.repeated": "requests sent twice with the same key",
-    "encore.retries": "requests sent again after a 503 or a timeout",
+    "encore.declined": "payments declined, paid otherwise",
+    "encore.pending": "payments left open (202)",
+    "encore.seats_taken": "seats taken by others (409)",
+    "encore.repeated": "requests sent twice, same key",
+    "encore.retries": "retries after a 503 or a timeout",
 }
 
 

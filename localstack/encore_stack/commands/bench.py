@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from encore_stack.commands import down
@@ -49,7 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         if not options.keep:
             _tell("taking the instance down")
-            down.run(["--wipe"])
+            with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
+                down.run(["--wipe"])
     settings = {"rounds": plan.rounds, "duration_s": plan.duration_s}
     print(as_json(results, settings) if options.json else as_table(results, earlier))
     print(
