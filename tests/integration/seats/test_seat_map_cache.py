@@ -105,7 +105,11 @@ def test_a_hit_is_one_redis_command_and_no_sql(
 
 
 def test_steps_5_to_7_keep_to_their_round_trips(
-    person: Person, shop: Shop, danal: SimulatedGateway, count_trips: Callable[[], Any]
+    person: Person,
+    shop: Shop,
+    danal: SimulatedGateway,
+    count_trips: Callable[[], Any],
+    use_settings: Callable[..., Any],
 ) -> None:
     path = f"schedules/{shop.concert_id}/seats"
     other = Person(person.http).join(shop.concert_id)  # opens the connections, loads the scripts
@@ -121,10 +125,17 @@ def test_steps_5_to_7_keep_to_their_round_trips(
     with count_trips() as paying:
         assert person.pay(reserved.json()["reservation_id"]).status_code == 201
 
+    hurried = Person(person.http).join(shop.concert_id)
+    with use_settings(hold_ttl_s=5):
+        reserved = hurried.reserve(shop.concert_id, [2])
+    with count_trips() as extending:  # the payment's deadline lies past the hold's
+        assert hurried.pay(reserved.json()["reservation_id"]).status_code == 201
+
     assert missing == {"redis": 3, "sql": 1}
     assert seeing == {"redis": 1}
     assert reserving == {"redis": 2, "sql": 1}
     assert paying == {"redis": 2, "sql": 2, "gateway": 1}
+    assert extending == {"redis": 3, "sql": 2, "gateway": 1}
 
 
 def test_locks_and_cache_on_servers_of_their_own_cost_one_trip_more(

@@ -23,7 +23,10 @@ from booking.platform.resources import read_text
 from booking.platform.telemetry import count
 
 _KEPT_MS_MAX = 30_000
-_MARKER_KEPT_MS = 600_000  # longer than a reading takes; a shorter one would only refuse slow readers' maps
+# A marker that expires lets nothing in, it only refuses the maps of readers that are slower still. One that a reader
+# had to make ends soon: readers may ask for schedules that do not exist.
+_MARKER_KEPT_MS = 600_000
+_MARKER_MADE_KEPT_MS = 30_000
 _READER_LOCK_MS = 1_000
 _WAIT_S_MAX = 1.0
 _BACKOFF_FIRST_S = 0.010
@@ -105,7 +108,7 @@ def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
     deadline_s = time.monotonic() + random.uniform(_WAIT_S_MAX / 2, _WAIT_S_MAX)
     backoff_s = _BACKOFF_FIRST_S
     while True:
-        what, *found = _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, _MARKER_KEPT_MS])
+        what, *found = _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, _MARKER_MADE_KEPT_MS])
         if what == _HERE:
             kept: bytes = found[0]
             return kept
