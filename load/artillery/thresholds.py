@@ -48,8 +48,9 @@ class _Pace:
     ticket_p95: int
 
 
-# Room for a busy two-core machine: on the gateway some ten times what was measured. LocalStack has one interpreter
-# lock and starts an environment for each request at a time, so its bounds say little more than that it answers.
+# Room for a busy two-core machine: on the gateway some ten times what was measured there. LocalStack has one
+# interpreter lock and starts an environment for each request at a time, so its bounds say little more than that it
+# answers.
 _PACE: dict[tuple[str, Target], _Pace] = {
     ("smoke", "gateway"): _Pace(p95=500, p99=1_000, ticket_p95=5_000),
     ("smoke", "localstack"): _Pace(p95=6_000, p99=10_000, ticket_p95=10_000),

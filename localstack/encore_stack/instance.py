@@ -11,10 +11,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from encore_stack.ports import HOST
+from encore_stack.ports import DEFAULT_PORTS, HOST
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 TOPIC_PARTITIONS = 12
+BROKERS = ("kafka", "kafka2", "kafka3")
+"""The parts that are Kafka brokers; an instance has the first one or all three."""
+
 MARKER = "ENCORE_STACK_DIR"
 """Environment variable of every supervised process: names the instance's folder, so that strays can be found."""
 
@@ -26,7 +29,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 
 class BadInstance(Exception):
-    """The name of the instance is not usable."""
+    """The instance cannot have that name, or be what it is asked to be."""
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Instance:
     ports: dict[str, int] = field(default_factory=dict)
     external_kafka: str | None = None
     """Bootstrap servers of a Kafka that is not ours."""
+    broker_count: int = 1
+    """Kafka brokers of our own: 1 or 3."""
 
     @classmethod
     def load_existing(cls) -> "Instance":
@@ -60,7 +65,29 @@ class Instance:
         config = _read_json(instance.config_file)
         instance.ports = dict(config.get("ports", {}))
         instance.external_kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.get("external_kafka")
+        instance.broker_count = int(config.get("brokers", 1))
         return instance
+
+    def choose_kafka(self, broker_count: int | None = None) -> None:
+        """The Kafka from the next start on: KAFKA_BOOTSTRAP_SERVERS, else this many brokers of our own (1 or 3), or as
+        many as before. Raises BadInstance where that cannot be.
+
+        Kafka writes the number into its data: replicas of topics, voters of its quorum. What the brokers hold is not
+        carried over, so a change is refused as soon as there is data.
+        """
+        self.external_kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None
+        count = self.broker_count if broker_count is None else broker_count
+        if self.external_kafka and broker_count:
+            raise BadInstance(
+                f"--brokers counts brokers of our own, and KAFKA_BOOTSTRAP_SERVERS={self.external_kafka} names others:"
+                " leave one of the two out"
+            )
+        if count != self.broker_count and any((self.data_dir(name) / "log").exists() for name in BROKERS):
+            raise BadInstance(
+                f"instance '{self.name}' has data of {_brokers(self.broker_count)}, which {_brokers(count)} cannot take"
+                " over: scripts/down --wipe first (it forgets all of the instance's data), or another ENCORE_INSTANCE"
+            )
+        self.broker_count = count
 
     # -- paths --
 
@@ -121,8 +148,12 @@ class Instance:
         (self.dir.parent / ".gitignore").write_text("*\n")
 
     def save_config(self) -> None:
-        """Persist the ports, and where Kafka is if it is not ours."""
-        config = {"ports": self.ports, "external_kafka": os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None}
+        """Persist the ports, the number of brokers, and where Kafka is if it is not ours."""
+        config = {
+            "ports": self.ports,
+            "external_kafka": self.external_kafka,
+            "brokers": self.broker_count,
+        }
         write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
 
     def secrets(self) -> dict[str, str]:
@@ -165,8 +196,19 @@ class Instance:
         return f"{self.reservation_topic}.dead-letter"
 
     @property
+    def brokers(self) -> tuple[str, ...]:
+        """The parts that are this instance's own brokers."""
+        return () if self.external_kafka else BROKERS[: self.broker_count]
+
+    @property
+    def port_names(self) -> tuple[str, ...]:
+        """The names of the ports that this instance needs."""
+        left_out = set(BROKERS) - {BROKERS[0], *self.brokers}
+        return tuple(name for name in DEFAULT_PORTS if name.removesuffix("_controller") not in left_out)
+
+    @property
     def kafka_bootstrap_servers(self) -> str:
-        return self.external_kafka or f"{HOST}:{self.ports['kafka']}"
+        return self.external_kafka or ",".join(f"{HOST}:{self.ports[name]}" for name in self.brokers)
 
 
 def function_environment(instance: Instance) -> dict[str, str]:
@@ -207,6 +249,10 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
         file.write(text)
     draft.replace(path)
+
+
+def _brokers(count: int) -> str:
+    return f"{count} Kafka broker{'s' if count > 1 else ''}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

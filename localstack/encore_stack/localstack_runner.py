@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from encore_stack.deployment import deploy_instance
+from encore_stack.deployment.deploy import deploy_instance
 from encore_stack.instance import Instance
 from encore_stack.parts import Unhealthy, part_named
 from encore_stack.parts.base import find_program
@@ -33,11 +33,7 @@ def main() -> int:
     instance = Instance.load()
     forget_deployment(instance)
     end_strays(instance, "localstack")  # an earlier one that was killed may have left functions behind
-    environment = _fresh_environment(instance)
-    python = str(instance.tools_dir / "localstack-venv" / "bin" / "python")
-    # If this process is killed outright, LocalStack must not stay behind on its port.
-    command = [find_program("setpriv"), "--pdeathsig", "KILL", python, "-m", "localstack.runtime.main"]
-    localstack = subprocess.Popen(command, env=environment, cwd=instance.data_dir("localstack"))
+    localstack = start_localstack(instance)
     signal.signal(signal.SIGTERM, lambda *_: localstack.terminate())
     signal.signal(signal.SIGINT, lambda *_: localstack.terminate())
     if redeploys(instance):
@@ -45,6 +41,15 @@ def main() -> int:
     exit_code = _wait(localstack)
     _keep_catalog(instance)
     return exit_code
+
+
+def start_localstack(instance: Instance) -> "subprocess.Popen[bytes]":
+    """LocalStack on the instance's port, with empty folders. It ends with the thread that calls this."""
+    environment = _fresh_environment(instance)
+    # If this process is killed outright, LocalStack must not stay behind on its port.
+    python = str(instance.tools_dir / "localstack-venv" / "bin" / "python")
+    command = [find_program("setpriv"), "--pdeathsig", "KILL", python, "-m", "localstack.runtime.main"]
+    return subprocess.Popen(command, env=environment, cwd=instance.data_dir("localstack"))
 
 
 def _fresh_environment(instance: Instance) -> dict[str, str]:

@@ -13,12 +13,16 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "redis": 16379,
     "kafka": 19092,
     "kafka_controller": 19093,
+    "kafka2": 19094,
+    "kafka2_controller": 19095,
+    "kafka3": 19096,
+    "kafka3_controller": 19097,
     "danal": 18081,
     "payco": 18082,
     "localstack": 4566,
     "gateway": 8000,
 }
-"""Every port that an instance uses, by the name in ENCORE_PORT_<NAME>."""
+"""Every port that an instance may use, by the name in ENCORE_PORT_<NAME>."""
 
 _FREE_RANGE = (20_000, 32_000)
 """Below the ports that Linux gives to outgoing connections, so that none of those is in the way later."""

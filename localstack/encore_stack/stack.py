@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from encore_stack.instance import Instance
+from encore_stack.instance import BROKERS, Instance
 from encore_stack.parts import PART_NAMES, PARTS, Part, PartError, Unhealthy, part_named, with_needs
 from encore_stack.ports import DEFAULT_PORTS, HOST, PortClaims, choose_ports
 from encore_stack.processes import end_strays, find_strays
@@ -33,7 +33,7 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class PartStatus:
-    """`health` is `ok`, `held`, `stopped`, `absent` or what is wrong."""
+    """`health` is `ok`, `held`, `stopped` or what is wrong."""
 
     name: str
     state: str
@@ -45,7 +45,7 @@ class PartStatus:
 
     @property
     def is_healthy(self) -> bool:
-        return self.health in ("ok", "absent")
+        return self.health == "ok"
 
 
 class Stack:
@@ -79,11 +79,12 @@ class Stack:
         if not processes and not self.supervisor.is_running():
             end_strays(instance)
         in_use = {name for name, process in processes.items() if process.state not in (STOPPED, FATAL, "EXITED")}
-        if "kafka" in in_use:
-            in_use.add("kafka_controller")
+        in_use |= {f"{name}_controller" for name in BROKERS if name in in_use}
         self._claims.release()
         before = dict(instance.ports)
-        instance.ports = choose_ports(before, in_use, self._claims, use_defaults=instance.name == "main")
+        instance.ports = choose_ports(
+            before, in_use, self._claims, use_defaults=instance.name == "main", names=instance.port_names
+        )
         instance.save_config()
         self.supervisor.configure(part for part in PARTS if not part.absent(instance))
         if not self.supervisor.is_running():
@@ -187,7 +188,7 @@ class Stack:
 
     def stop(self, name: str) -> None:
         """Hold a part down until `start` or `up`. Raises KeyError, StackError."""
-        part = part_named(name)
+        part = self._present(name)
         held = self.instance.held_file(part.name)
         held.parent.mkdir(parents=True, exist_ok=True)
         held.touch()
@@ -195,13 +196,17 @@ class Stack:
 
     def start(self, name: str) -> None:
         """Bring one part back and wait until it is healthy. Raises KeyError, StackError."""
-        part = part_named(name)
-        if reason := part.absent(self.instance):
-            raise StackError(f"{name} is not part of this instance: {reason}")
+        part = self._present(name)
         with self.locked():
             if not self.supervisor.is_running():
                 raise StackError("the stack is not running: scripts/up starts it")
             self._start_and_wait(part, Event())
+
+    def _present(self, name: str) -> Part:
+        part = part_named(name)
+        if reason := part.absent(self.instance):
+            raise StackError(f"{name} is not part of this instance: {reason}")
+        return part
 
     # -- stopping --
 
@@ -241,8 +246,9 @@ class Stack:
         return bool(process and process.pid)
 
     def status(self) -> list[PartStatus]:
-        """Every part with the outcome of a real probe, asked side by side."""
+        """Every part with the outcome of a real probe, asked side by side. A Kafka that is not ours is probed too."""
         processes = self.supervisor.processes()
+        shown = [part for part in PARTS if part.name == "kafka" or not part.absent(self.instance)]
 
         def look(part: Part) -> PartStatus:
             process = processes.get(part.name)
@@ -253,12 +259,10 @@ class Stack:
             log = str(self.instance.log_file(part.name))
             return PartStatus(part.name, state.lower(), HOST if port else None, port, pid, health, log)
 
-        with ThreadPoolExecutor(len(PARTS)) as threads:
-            return list(threads.map(look, PARTS))
+        with ThreadPoolExecutor(len(shown)) as threads:
+            return list(threads.map(look, shown))
 
     def _health(self, part: Part, state: str | None) -> str:
-        if part.absent(self.instance) and part.name != "kafka":
-            return "absent"
         if state is None and not (part.name == "kafka" and self.instance.external_kafka):
             return "stopped"
         if self.instance.held_file(part.name).exists():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from encore_stack.template import Template, TemplateError
+from encore_stack.deployment.template import Template, TemplateError
 
 _POLLERS_DEFAULT = 4
 

@@ -11,7 +11,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, RuntimeModes
 from granian.log import LogLevels
 
-from encore_stack.template import TemplateError
+from encore_stack.deployment.template import TemplateError
 from fast_gateway.settings import Settings, read_settings
 
 HOST = "127.0.0.1"
@@ -34,7 +34,7 @@ def main() -> int:
         logger.error("cannot start", extra={"error": str(e)})
         return 1
     logger.info("starting", extra={"url": f"http://{HOST}:{settings.port}", "functions": sorted(wsgi.app.targets)})
-    _serve(settings)
+    serve(settings)
     logger.info("stopped")
     return 0
 
@@ -44,9 +44,10 @@ def _check_port(port: int) -> None:
     socket.create_server((HOST, port)).close()
 
 
-def _serve(settings: Settings) -> None:
+def serve(settings: Settings, application: str = "fast_gateway.wsgi:app") -> None:
+    """Serve the WSGI application ``module:name`` until SIGTERM."""
     server: Any = Granian(
-        "fast_gateway.wsgi:app",
+        application,
         address=HOST,
         port=settings.port,
         interface=Interfaces.WSGI,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from encore_stack.template import Function, Template
+from encore_stack.deployment.template import Function, Template
 from fast_gateway import proxy
 from fast_gateway.functions import Context, Handler, load_handler
 from fast_gateway.routing import Router

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from encore_stack.template import Template
+from encore_stack.deployment.template import Template
 
 
 @dataclass(frozen=True)

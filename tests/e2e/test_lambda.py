@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
-from encore_stack.deployment import target_of
+from encore_stack.deployment.target import target_of
 from encore_stack.instance import Instance
 
 _ROLE = "arn:aws:iam::000000000000:role/test"

@@ -1,6 +1,7 @@
 """A concert of a test's own and people who shop there, by the functions of the layer that the steps call."""
 
 import itertools
+import json
 import os
 import time
 import uuid
@@ -71,6 +72,11 @@ class Shop:
 
     def show(self, reservation: dict[str, Any], name: str = "someone") -> dict[str, Any]:
         return seats.show_reservation(reservation["reservation_id"], self.shopper(name).person)
+
+    def map_state(self, number: int) -> str:
+        """A seat's state as step 5 shows it."""
+        shown = json.loads(seats.show_seat_map(self.concert_id, self.concert_id).body)["seats"]
+        return next(seat["state"] for seat in shown if seat["number"] == number)
 
     def seat(self, number: int) -> dict[str, Any]:
         [row] = primary().rows(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from encore_stack.deploy import build_runtime_layer
+from encore_stack.deployment.packages import build_runtime_layer
 from encore_stack.instance import PROJECT_DIR
 from support.functions import FUNCTIONS
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from encore_lambda_executor.pool import ENVIRONMENTS_MAX
-from encore_stack.template import Function, Template, TemplateError
+from encore_stack.deployment.template import Function, Template, TemplateError
 from fast_gateway.settings import read_settings
 
 PROJECT = Path(__file__).parents[2]

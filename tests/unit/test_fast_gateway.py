@@ -19,7 +19,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from encore_stack.template import Template
+from encore_stack.deployment.template import Template
 from fast_gateway import functions, proxy
 from fast_gateway.gateway import Gateway
 from fast_gateway.routing import Router

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from encore_lambda_executor import hot_reload
+from encore_lambda_executor.hot_reload import HotPool, ReloadLog, fingerprint
 from encore_lambda_executor.pool import Call, FunctionPool, FunctionSpec, NoEnvironmentFree, Outcome, PoolClosed
 
 HANDLER = """
@@ -60,7 +62,7 @@ def make_pool(tmp_path: Path) -> Iterator[PoolMaker]:
         pool.close()
 
 
-def invoke(pool: FunctionPool, event: object = None, request_id: str = "r-1") -> Outcome:
+def invoke(pool: FunctionPool | HotPool, event: object = None, request_id: str = "r-1") -> Outcome:
     return pool.invoke(
         Call(
             request_id, "arn:aws:lambda:us-east-1:000000000000:function:encore-sample", json.dumps(event).encode(), "s"
@@ -296,6 +298,256 @@ def test_the_log_has_lambdas_lines_and_all_that_was_printed(make_pool: PoolMaker
     assert log_file.read_text() == first.logs + second.logs
 
 
+# ---- hot reload ----
+
+
+class HotFunction:
+    """A function and a layer in folders of the test's own, and the pool that runs what is saved there."""
+
+    def __init__(self, folder: Path, *, is_loop: bool = False, **settings: Any) -> None:
+        self.app, self.layer = folder / "function" / "app.py", folder / "layer"
+        self.app.parent.mkdir()
+        self.layer.mkdir()
+        self.log_file, self.reloads = folder / "encore-sample.log", folder / "reloads.jsonl"
+        path = (str(self.app.parent), str(self.layer))
+        values: dict[str, Any] = {"environment": ENVIRONMENT, "timeout_s": 5.0, "memory_mb": 256} | settings
+        spec = FunctionSpec(
+            "encore-sample", "$LATEST", "app.handler", path, watched=path, log_file=self.log_file, **values
+        )
+        self.save("return 1")
+        self.pool = HotPool(spec, ReloadLog(self.reloads), is_loop=is_loop)
+
+    def save(self, body: str, *, top: str = "") -> None:
+        self.app.write_text(f"import os, time\n{top}\ndef handler(event, context):\n    {body}\n")
+
+    def answer(self, event: object = None) -> Any:
+        return answer(invoke(self.pool, event))
+
+    def error(self) -> dict[str, Any]:
+        outcome = invoke(self.pool)
+        assert outcome.is_error
+        body: dict[str, Any] = json.loads(outcome.payload)
+        return body
+
+    def loadings(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.reloads.read_text().splitlines()]
+
+
+@pytest.fixture
+def make_hot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., HotFunction]]:
+    monkeypatch.setattr(hot_reload, "KEEPER_S", 60.0)  # only the test that wants it runs it: nothing else by chance
+    made: list[HotFunction] = []
+
+    def make(**settings: Any) -> HotFunction:
+        made.append(HotFunction(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for function in made:
+        function.pool.close()
+
+
+MakeHot = Callable[..., HotFunction]
+
+
+def test_the_call_after_a_save_runs_what_was_saved(make_hot: MakeHot) -> None:
+    function = make_hot()
+    assert function.answer() == 1
+
+    for number in (2, 3, 4):  # within a second, and of the same size: a cached module would pass for current
+        function.save(f"return {number}")
+        assert function.answer() == number
+    assert not list(function.app.parent.glob("__pycache__"))
+
+
+def test_without_looking_at_the_files_old_code_is_run(make_hot: MakeHot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control of all that follows."""
+    function = make_hot()
+    assert function.answer() == 1
+    monkeypatch.setattr(hot_reload, "fingerprint", lambda folders, seen=function.pool._seen: seen)
+
+    function.save("return 2")
+
+    assert function.answer() == 1
+
+
+def test_a_module_cached_by_somebody_else_is_not_believed(make_hot: MakeHot) -> None:
+    function = make_hot()
+    function.app.write_text("import shared\ndef handler(event, context): return shared.VALUE")
+    shared = function.layer / "shared.py"
+    shared.write_text("VALUE = 1")
+    stamp = shared.stat()
+    subprocess.run([sys.executable, "-m", "py_compile", str(shared)], check=True)
+    shared.write_text("VALUE = 2")
+    os.utime(shared, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as if within the second
+
+    assert function.answer() == 2
+
+
+@pytest.mark.parametrize("name", ["shared.sql", "nested/shared.lua", "nested/shared.py"])
+def test_files_of_a_layer_count_as_well(make_hot: MakeHot, name: str) -> None:
+    function = make_hot()
+    file = function.layer / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a")
+    function.save("return TEXT", top=f"TEXT = open({str(file)!r}).read()")
+    assert function.answer() == "a"
+
+    file.write_text("b")
+    assert function.answer() == "b"
+    draft = file.with_name("draft.tmp")  # as many editors save
+    draft.write_text("c")
+    draft.replace(file)
+    assert function.answer() == "c"
+
+
+def test_what_editors_and_python_leave_is_no_change(make_hot: MakeHot) -> None:
+    function = make_hot()
+    before = function.answer(), fingerprint(function.pool.spec.watched)
+
+    (function.app.parent / ".app.py.swp").write_text("x")
+    (function.app.parent / "app.py~").write_text("x")
+    (function.app.parent / "__pycache__").mkdir()
+    (function.app.parent / "__pycache__" / "app.cpython-313.pyc").write_text("x")
+
+    assert (function.answer(), fingerprint(function.pool.spec.watched)) == before
+    assert len(function.loadings()) == 1
+
+
+def test_a_broken_save_is_answered_with_file_and_line_and_its_mending_heals(make_hot: MakeHot) -> None:
+    function = make_hot()
+    function.answer()
+
+    function.save("return (", top="")
+    error = function.error()
+
+    assert error["errorType"] == "Runtime.UserCodeSyntaxError"
+    assert f'File "{function.app}", line 4' in error["stackTrace"][-1]
+    assert f'File "{function.app}", line 4' in function.log_file.read_text()
+    assert function.loadings()[-1]["error"]["errorType"] == "Runtime.UserCodeSyntaxError"
+    function.save("return 2")
+    assert function.answer() == 2
+    assert function.loadings()[-1]["error"] is None
+
+
+def test_a_broken_import_and_a_deleted_file_heal_as_well(make_hot: MakeHot) -> None:
+    function = make_hot()
+    function.answer()
+    function.save("return 2", top="import shared")
+    assert "No module named 'shared'" in function.error()["errorMessage"]
+    (function.layer / "shared.py").write_text("")
+    assert function.answer() == 2
+
+    function.app.unlink()
+    assert "No module named 'app'" in function.error()["errorMessage"]
+    function.save("return 3")
+    assert function.answer() == 3
+
+
+def test_a_call_under_way_finishes_on_the_code_that_it_began_with(make_hot: MakeHot) -> None:
+    function = make_hot()
+    function.save("time.sleep(event); return ['old', os.getpid()]")
+    _, pid = function.answer(0)
+    results: list[Any] = []
+    busy = threading.Thread(target=lambda: results.append(function.answer(1.5)))
+    busy.start()
+    time.sleep(0.2)
+
+    function.save("return 'new'")
+
+    assert function.answer() == "new"
+    assert busy.is_alive()
+    busy.join()
+    assert results == [["old", pid]]
+    assert wait_until(lambda: not is_running(pid))
+
+
+def test_calls_during_a_burst_of_saves_never_meet_older_code_than_was_saved(make_hot: MakeHot) -> None:
+    function = make_hot()
+    saved = 1
+    stop = threading.Event()
+    wrong: list[tuple[int, int]] = []
+
+    def call(_: int) -> None:
+        while not stop.is_set():
+            known = saved
+            got = function.answer()
+            if got < known:
+                wrong.append((known, got))
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    for number in range(2, 12):
+        draft = function.app.with_name("draft.tmp")
+        draft.write_text(f"def handler(event, context): return {number}")
+        draft.replace(function.app)
+        saved = number
+        time.sleep(0.03 if number % 4 else 0.3)
+    assert function.answer() == 11
+    stop.set()
+    for caller in callers:
+        caller.join()
+
+    assert not wrong
+    assert len(function.loadings()) < 11, "what is saved at once is loaded at once"
+
+
+def test_a_half_written_file_is_waited_for(make_hot: MakeHot) -> None:
+    function = make_hot()
+    function.answer()
+    results: list[Any] = []
+
+    with function.app.open("w") as file:  # emptied now, filled later
+        call = threading.Thread(target=lambda: results.append(function.answer()))
+        call.start()
+        time.sleep(0.02)
+        file.write("def handler(event, context):\n")
+        file.flush()
+        time.sleep(0.02)
+        file.write("    return 'whole'\n")
+    call.join()
+
+    assert results == ["whole"]
+
+
+def test_a_function_in_use_is_ready_before_its_next_call(make_hot: MakeHot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot_reload, "KEEPER_S", 0.02)
+    monkeypatch.setattr(hot_reload, "keeper", hot_reload._Keeper())
+    function = make_hot()
+    function.answer()
+
+    function.save("return 2")
+    assert wait_until(lambda: len(function.loadings()) == 2)
+    function.save("return 3")  # not called since: left for its next call
+    time.sleep(0.3)
+
+    assert len(function.loadings()) == 2
+    assert function.answer() == 3
+
+
+def test_a_loop_goes_on_with_the_new_code(make_hot: MakeHot, tmp_path: Path) -> None:
+    function = make_hot(is_loop=True, timeout_s=30.0)
+    function.save("open(event, 'a').write('old ')\n    time.sleep(20)")
+    began, results = tmp_path / "began", list[Any]()
+    loops = [threading.Thread(target=lambda: results.append(invoke(function.pool, str(began)))) for _ in range(2)]
+    for loop in loops:
+        loop.start()
+    assert wait_until(lambda: began.exists() and began.read_text() == "old old ")
+
+    function.save("return (")
+    function.pool.refresh()
+    assert all(loop.is_alive() for loop in loops), "code that cannot be loaded ends nothing"
+    function.save("return 'new'")
+    function.pool.refresh()
+    for loop in loops:
+        loop.join()
+
+    payloads = sorted(outcome.payload.decode() for outcome in results)
+    assert payloads[0] == '"new"', "one is begun again"
+    assert "its code was replaced" in payloads[1], "two that begin together would end together"
+
+
 # ---- the end ----
 
 
@@ -312,6 +564,22 @@ def test_a_replaced_version_finishes_its_calls_and_takes_no_more(make_pool: Pool
     busy.join()
     assert answer(results[0]) == [template, idle]
     assert wait_until(lambda: not is_running(template) and not is_running(idle))
+
+
+def test_a_version_that_is_cut_off_ends_its_calls(make_pool: PoolMaker) -> None:
+    pool = make_pool("time.sleep(event)")
+    invoke(pool, 0)
+    results: list[Outcome] = []
+    busy = threading.Thread(target=lambda: results.append(invoke(pool, 4)))
+    busy.start()
+    time.sleep(0.2)
+
+    pool.cut_off()
+
+    busy.join(1)
+    assert "its code was replaced" in json.loads(results[0].payload)["errorMessage"]
+    with pytest.raises(PoolClosed):
+        invoke(pool, 0)
 
 
 def test_all_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:

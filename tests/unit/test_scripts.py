@@ -39,7 +39,7 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
     assert "error" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["status", "tour", "audit", "seed"])
+@pytest.mark.parametrize("verb", ["status", "tour", "audit", "seed", "logs"])
 def test_an_instance_that_is_not_there_is_no_success(verb: str) -> None:
     done = run(verb, ENCORE_INSTANCE="never-made")
 
@@ -53,6 +53,8 @@ def test_an_instance_that_is_not_there_is_no_success(verb: str) -> None:
     [
         (("seed", "--concerts", "3", "--schedules", "10", "--seats", "100"), "cannot be shared evenly"),
         (("up", "--parts", "nosuch"), "no part is called 'nosuch'"),
+        (("up", "--watch", "--parts", "redis"), "--watch needs the whole stack"),
+        (("up", "--brokers", "2"), "--brokers takes 1 or 3, not '2'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(command: tuple[str, ...], words: str) -> None:

@@ -1,4 +1,4 @@
-"""scripts/up, once everything is installed: start, migrate, seed, deploy, tour."""
+"""scripts/up, once everything is installed: start, migrate, seed, deploy, and tour or watch."""
 
 import argparse
 import os
@@ -10,33 +10,47 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from encore_stack import progress
-from encore_stack.code import code_digest
-from encore_stack.deployment import deploy_instance
-from encore_stack.instance import Instance, function_environment
+from encore_stack.deployment.code import code_digest
+from encore_stack.deployment.deploy import deploy_instance
+from encore_stack.deployment.functions import start_background_loops
+from encore_stack.deployment.target import target_of
+from encore_stack.instance import BROKERS, Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
 from encore_stack.parts.kafka import create_topics
 from encore_stack.parts.localstack import deployed_api_url, leave_deploying_to_up
 from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
+from encore_stack.watch import DEPLOY, GATEWAY, LOOPS, MIGRATE, Watch, alone
 
-_SERVERS = ("postgres", "replica", "redis", "kafka", "danal", "payco", "localstack")
+_SERVERS = ("postgres", "replica", "redis", *BROKERS, "danal", "payco", "localstack")
 _AFTER_MIGRATING = ("poller", "gateway")
 _POLL_S = 0.05
+_OLD_POLLER_S = 3.0
 _TAIL_LINES = 20
+_REASON_LINES = 5
 
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start the local stack.")
     parser.add_argument("--no-tour", action="store_true")
     parser.add_argument("--parts", default="")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--brokers", type=int, choices=(1, 3))
     options = parser.parse_args(arguments)
     wanted = [name for name in options.parts.split(",") if name]
     if unknown := [name for name in wanted if name not in PART_NAMES]:
         print(f"error: no part is called '{unknown[0]}'; the parts are: {' '.join(PART_NAMES)}", file=sys.stderr)
         return 2
+    if options.watch and wanted:
+        print("error: --watch needs the whole stack: leave out --parts", file=sys.stderr)
+        return 2
     began = _began()
     instance = Instance.load()
+    instance.choose_kafka(options.brokers)
+    if left_out := [name for name in wanted if name in BROKERS[1:] and part_named(name).absent(instance)]:
+        print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(instance)}", file=sys.stderr)
+        return 2
     stack = Stack(instance)
     print(f"instance {instance.name}: its data, logs and ports lie in {instance.dir}")
     _tell_held(instance)
@@ -44,15 +58,36 @@ def run(arguments: Sequence[str]) -> int:
         _start(stack, with_needs(wanted))
         print(f"up after {time.time() - began:.1f} s (only {', '.join(wanted)})")
         return 0
-    api_url = _bring_up(stack)
+    if options.watch:
+        with alone(instance):
+            return _watch(stack, began)
+    _tell_up(instance, _bring_up(stack), began)
+    return 0 if options.no_tour else _tour(instance)
+
+
+def _watch(stack: Stack, began: float) -> int:
+    instance = stack.instance
+    watch = Watch(
+        stack,
+        {
+            MIGRATE: lambda: _migrate_in_process(instance),
+            DEPLOY: lambda: _deploy(instance, hot=True),
+            GATEWAY: lambda: _restart_gateway_of_older_code(stack),
+            LOOPS: lambda: _start_loops_again(instance),
+        },
+    )
+    _tell_up(instance, _bring_up(stack, hot=True), began)
+    return watch.run()
+
+
+def _tell_up(instance: Instance, api_url: str, began: float) -> None:
     print(f"\nup after {time.time() - began:.1f} s")
     print(f"  API      {api_url}")
     print(f"  gateway  {instance.url('gateway')}   (the same functions without the emulator)")
     print("  scripts/status shows every part, scripts/down stops them\n", flush=True)
-    return 0 if options.no_tour else _tour(instance)
 
 
-def _bring_up(stack: Stack) -> str:
+def _bring_up(stack: Stack, *, hot: bool = False) -> str:
     """Everything, side by side where nothing speaks against it; returns the API's URL.
 
     The database is migrated and filled as soon as it is there, while slower servers start. Deploying waits for that
@@ -68,11 +103,11 @@ def _bring_up(stack: Stack) -> str:
     with ThreadPoolExecutor(2) as threads:
         servers = threads.submit(_start, stack, _SERVERS, ready)
         _wait(ready["postgres"], servers)
-        _migrate(instance)
+        _migrate_in_process(instance) if hot else _migrate(instance)
         _seed(instance)
         others = threads.submit(_start, stack, _AFTER_MIGRATING)
         _wait(ready["localstack"], servers)
-        api_url = _deploy(instance)
+        api_url = _deploy(instance, hot=hot)
         servers.result()
         others.result()
     return api_url
@@ -98,6 +133,23 @@ def _stop_gateway_of_older_code(stack: Stack) -> None:
     noted.write_text(digest)
 
 
+def _restart_gateway_of_older_code(stack: Stack) -> None:
+    """Unless a person holds it down, or it runs this code already."""
+    if stack.instance.held_file("gateway").exists():
+        return
+    _stop_gateway_of_older_code(stack)
+    if not stack.is_running("gateway"):
+        with progress.step("restart the fast gateway on the new code"):
+            stack.start("gateway")
+
+
+def _start_loops_again(instance: Instance) -> None:
+    """Two seconds after a function was updated LocalStack still loses events to the old version's poller, and so the
+    start that came with the deployment: until the next full minute the loops would run the code before."""
+    time.sleep(_OLD_POLLER_S)
+    start_background_loops(target_of(instance, hot=True))
+
+
 def _wait(ready: Event, servers: "Future[None]") -> None:
     """Until the part is ready. Raises what its start raised."""
     while not ready.wait(_POLL_S):
@@ -120,7 +172,7 @@ def _tell_held(instance: Instance) -> None:
 
 def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None = None) -> None:
     for name in names:
-        if reason := part_named(name).absent(stack.instance):
+        if name not in BROKERS[1:] and (reason := part_named(name).absent(stack.instance)):
             progress.line(f"{name}: skipped", reason)
     before = dict(stack.instance.ports)
 
@@ -144,6 +196,19 @@ def _migrate(instance: Instance) -> None:
     _run(instance, "migrate the database", [python(instance), "-m", "booking.platform.migrate"])
 
 
+def _migrate_in_process(instance: Instance) -> None:
+    """The same without the seconds in which a new process imports Alembic: who watches waits after each save."""
+    from booking.platform.migrate import migrate
+
+    try:
+        with progress.step("migrate the database"):
+            migrate(instance.database_url())
+    except Exception as error:  # Postgres' reason, or Python's where a revision is broken
+        words = str(error).replace(f"{instance.project_dir}/", "").splitlines()[:_REASON_LINES]
+        tail = "\n".join(f"    {line}" for line in words)
+        raise StackError(f"could not migrate the database ({type(error).__name__}):\n{tail}") from error
+
+
 def _seed(instance: Instance) -> None:
     script = instance.project_dir / "scripts" / "seed"
     with connected(instance, "postgres") as connection:
@@ -152,13 +217,14 @@ def _seed(instance: Instance) -> None:
         _run(instance, "load the first data set", [str(script)])
 
 
-def _deploy(instance: Instance) -> str:
+def _deploy(instance: Instance, *, hot: bool) -> str:
     """A LocalStack that is new has nothing; one that runs already takes over what changed."""
     lines: list[str] = []
     title = "deploy again" if deployed_api_url(instance) else "deploy"
+    how = "template.yaml for reloading" if hot else "template.yaml"
     try:
-        with progress.step(f"{title} template.yaml"):
-            return deploy_instance(instance, lines.append)
+        with progress.step(f"{title} {how}"):
+            return deploy_instance(instance, lines.append, hot=hot)
     except Exception as error:  # a template, a layer or LocalStack itself: the person needs the reason, not the trace
         told = "\n".join(f"    {line}" for line in [*lines, str(error)][-_TAIL_LINES:])
         log = instance.log_file("localstack")

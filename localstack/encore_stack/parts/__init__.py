@@ -1,5 +1,6 @@
 """The parts of the local stack, in the order in which they are listed."""
 
+from encore_stack.instance import BROKERS
 from encore_stack.parts.base import Part, PartError, Unhealthy
 from encore_stack.parts.kafka import Kafka
 from encore_stack.parts.localstack import LocalStack
@@ -11,7 +12,7 @@ PARTS: tuple[Part, ...] = (
     Primary(),
     Replica(),
     Redis(),
-    Kafka(),
+    *map(Kafka, BROKERS),
     PaymentGateway("danal"),
     PaymentGateway("payco"),
     LocalStack(),
@@ -28,14 +29,14 @@ def part_named(name: str) -> Part:
 
 
 def with_needs(names: list[str]) -> list[str]:
-    """The named parts and those they need, in listing order. Raises KeyError."""
+    """The named parts, those they need and those that come along, in listing order. Raises KeyError."""
     wanted: set[str] = set()
     pending = list(names)
     while pending:
         part = part_named(pending.pop())
         if part.name not in wanted:
             wanted.add(part.name)
-            pending.extend(part.needs)
+            pending.extend([*part.needs, *part.peers])
     return [name for name in PART_NAMES if name in wanted]
 
 

@@ -27,6 +27,8 @@ class Part(ABC):
     name: str
     needs: tuple[str, ...] = ()
     """Parts that must be healthy before this one is prepared."""
+    peers: tuple[str, ...] = ()
+    """Parts that are started along with this one, in no order: it is not healthy without them."""
     stop_signal = "TERM"
     stop_wait_s = 15
     start_timeout_s = 60.0

@@ -1,6 +1,7 @@
 """LocalStack in its own environment, started natively, behind a small runner that deploys again after a restart."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from encore_stack.instance import Instance, write_atomically
 from encore_stack.parts.base import Part, PartError, Unhealthy, probe_http, python
 from encore_stack.ports import HOST
+from lambda_executor.encore_lambda_executor.patches import SWITCH as PATCHES
+from lambda_executor.encore_lambda_executor.patches import UnknownPatch, chosen
 
 _REDEPLOY_S = 120.0
 _POLL_S = 0.1
@@ -22,7 +25,7 @@ class LocalStack(Part):
         return [python(instance), "-m", "encore_stack.localstack_runner"]
 
     def environment(self, instance: Instance) -> Mapping[str, str]:
-        return {"ENCORE_INSTANCE": instance.name}
+        return {"ENCORE_INSTANCE": instance.name, PATCHES: _patches()}
 
     def probe(self, instance: Instance) -> None:
         body = probe_http(instance.ports[self.name], "/_localstack/health")
@@ -89,6 +92,7 @@ def localstack_environment(instance: Instance) -> dict[str, str]:
         "LAMBDA_RETRY_BASE_DELAY": "2",  # asynchronous calls are tried again after seconds, not after a minute
         "ENCORE_FUNCTION_LOG_DIR": str(instance.log_dir / "functions"),
         "LS_LOG": "error",
+        "LOG_LEVEL_OVERRIDES": "localstack.request=ERROR",  # else a line is made for each request, and thrown away
         "PERSISTENCE": "0",
         "EAGER_SERVICE_LOADING": "0",
         "DISABLE_EVENTS": "1",
@@ -101,4 +105,13 @@ def localstack_environment(instance: Instance) -> dict[str, str]:
         "HOME": str(data / "home"),
         "TMPDIR": str(data / "tmp"),
         "PYTHONPATH": "",
+        PATCHES: _patches(),
     }
+
+
+def _patches() -> str:
+    """Which changes that make LocalStack faster are on, as the caller's environment says. Raises PartError."""
+    try:
+        return ",".join(chosen(os.environ)) or "none"
+    except UnknownPatch as error:
+        raise PartError(str(error)) from error

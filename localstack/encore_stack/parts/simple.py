@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import BROKERS, Instance, function_environment
 from encore_stack.parts.base import Part, Unhealthy, probe_http, python
 
 _HEARTBEAT_MAX_AGE_S = 10.0
@@ -32,7 +32,7 @@ class Poller(Part):
     """Reads Kafka and invokes the consumer functions, as the MSK event source does."""
 
     name = "poller"
-    needs = ("kafka", "localstack")
+    needs = (*BROKERS, "localstack")
 
     def command(self, instance: Instance) -> list[str]:
         return [python(instance), "-m", "event_source"]

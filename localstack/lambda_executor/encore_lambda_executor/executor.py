@@ -1,6 +1,7 @@
 """LocalStack's view: a RuntimeExecutor per execution environment, light handles on one pool per function version."""
 
 import base64
+import json
 import logging
 import os
 import shutil
@@ -16,14 +17,17 @@ from localstack.aws.api.lambda_ import TooManyRequestsException
 from localstack.services.lambda_.invocation.lambda_models import FunctionVersion, InvocationResult, LayerVersion
 from localstack.services.lambda_.invocation.runtime_executor import RuntimeExecutor
 
-from .pool import ENVIRONMENTS_MAX, Call, FunctionPool, FunctionSpec, NoEnvironmentFree
+from .hot_reload import HotPool, ReloadLog
+from .pool import ENVIRONMENTS_MAX, Call, FunctionPool, FunctionSpec, NoEnvironmentFree, Outcome
 
 LOG = logging.getLogger(__name__)
 
 UNUSED_LAYER_S_MAX = 7 * 24 * 3600
 HOST = "127.0.0.1"
+LOOP = "every_minute_"  # in the name of a function that works a whole minute, so that its runs overlap
 
-_pools: dict[tuple[str, str], FunctionPool] = {}
+_pools: dict[tuple[str, str], FunctionPool | HotPool] = {}
+_retired_loops: dict[str, list[FunctionPool | HotPool]] = {}  # replaced versions, until a run of the new one begins
 _pools_lock = threading.Lock()
 _layers_lock = threading.Lock()
 
@@ -33,7 +37,7 @@ class EncoreRuntimeExecutor(RuntimeExecutor):  # type: ignore[misc]
 
     def __init__(self, id: str, function_version: FunctionVersion) -> None:
         super().__init__(id=id, function_version=function_version)
-        self._pool: FunctionPool | None = None
+        self._pool: FunctionPool | HotPool | None = None
         self._log_stream_name = ""
 
     def start(self, env_vars: dict[str, Any]) -> None:
@@ -62,9 +66,10 @@ class EncoreRuntimeExecutor(RuntimeExecutor):  # type: ignore[misc]
             raise TooManyRequestsException(
                 "Rate Exceeded.", Reason="ConcurrentInvocationLimitExceeded", Type="User"
             ) from None
-        return InvocationResult(
-            request_id=request_id, payload=outcome.payload, is_error=outcome.is_error, logs=outcome.logs
-        )
+        answer = outcome.payload
+        if outcome.is_error and isinstance(self._pool, HotPool):
+            answer = _shown_to_developer(call, outcome)
+        return InvocationResult(request_id=request_id, payload=answer, is_error=outcome.is_error, logs=outcome.logs)
 
     def get_address(self) -> str:
         return HOST
@@ -92,6 +97,8 @@ class EncoreRuntimeExecutor(RuntimeExecutor):  # type: ignore[misc]
             pool = _pools.pop(_key(function_version), None)
         if pool is not None:
             pool.close()
+            if LOOP in pool.spec.name:
+                _retire_loop(function_version.qualified_arn, pool)
 
     @classmethod
     def validate_environment(cls) -> bool:
@@ -103,22 +110,63 @@ def _key(function_version: FunctionVersion) -> tuple[str, str]:
     return function_version.qualified_arn, str(function_version.config.internal_revision)
 
 
-def _pool_of(function_version: FunctionVersion, environment: dict[str, str]) -> FunctionPool:
+def _pool_of(function_version: FunctionVersion, environment: dict[str, str]) -> FunctionPool | HotPool:
     key = _key(function_version)
     with _pools_lock:
         pool = _pools.get(key)
-        if pool is None:
-            pool = _pools[key] = FunctionPool(_spec(function_version, environment))
-        return pool
+        if pool is not None:
+            return pool
+        pool = _pools[key] = _new_pool(_spec(function_version, environment))
+        retired = _retired_loops.pop(function_version.qualified_arn, [])
+    for each in retired:
+        each.cut_off()
+    return pool
+
+
+def _retire_loop(arn: str, pool: FunctionPool | HotPool) -> None:
+    """Ends the old version's runs when the new one's first run begins, not before: somebody has to do the work, and
+    not at their own end: the old code would lead for up to a minute more."""
+    with _pools_lock:
+        has_successor = any(each_arn == arn for each_arn, _ in _pools)
+        if not has_successor:
+            _retired_loops.setdefault(arn, []).append(pool)
+    if has_successor:
+        pool.cut_off()
+
+
+def _new_pool(spec: FunctionSpec) -> FunctionPool | HotPool:
+    if not spec.watched:
+        return FunctionPool(spec)
+    logs = os.environ.get("ENCORE_FUNCTION_LOG_DIR")
+    return HotPool(spec, ReloadLog(Path(logs).parent / "reloads.jsonl" if logs else None), is_loop=LOOP in spec.name)
+
+
+def _shown_to_developer(call: Call, outcome: Outcome) -> bytes:
+    """API Gateway answers a function's error with 502 and two words, the reason being in the log alone. While code is
+    reloaded, the one who reads the answer is the one who has just broken it: the error goes into its body."""
+    try:
+        event = json.loads(call.payload)
+        came_through_api = isinstance(event, dict) and "httpMethod" in event and "requestContext" in event
+    except ValueError:
+        came_through_api = False
+    if not came_through_api:
+        return outcome.payload
+    headers = {"Content-Type": "application/json"}
+    return json.dumps({"statusCode": 502, "headers": headers, "body": outcome.payload.decode()}).encode()
 
 
 def _spec(function_version: FunctionVersion, environment: dict[str, str]) -> FunctionSpec:
     function, settings = function_version.id, function_version.config
     code = str(settings.code.get_unzipped_code_location())
     path = [code]
+    watched = [code] if settings.code.is_hot_reloading() else []
     for layer in settings.layers:
         root = _unzipped_layer(layer)
-        path += [str(folder) for folder in (root / "python/lib/python3.13/site-packages", root / "python")]
+        folders = [root / "python/lib/python3.13/site-packages", root / "python"]
+        if layer.code.is_hot_reloading():
+            folders = [folder.resolve() for folder in folders]  # links: errors name the files that people edit
+            watched.append(str(folders[-1]))
+        path += map(str, folders)
     log_folder = os.environ.get("ENCORE_FUNCTION_LOG_DIR")
     return FunctionSpec(
         name=function.function_name,
@@ -135,6 +183,7 @@ def _spec(function_version: FunctionVersion, environment: dict[str, str]) -> Fun
         },
         timeout_s=float(settings.timeout),
         memory_mb=int(settings.memory_size),
+        watched=tuple(watched),
         log_file=Path(log_folder, f"{function.function_name}.log") if log_folder else None,
         environments_max=int(os.environ.get("ENCORE_FUNCTION_ENVIRONMENTS_MAX", ENVIRONMENTS_MAX)),
     )

@@ -10,11 +10,15 @@ from typing import Any
 from localstack import config
 from localstack.aws.serving.twisted import TLSMultiplexerFactory
 from localstack.runtime.server.twisted import TwistedRuntimeServer
+from localstack.services.edge import ROUTER
+from rolo import Request, Response
 from rolo.gateway import Gateway
 from rolo.serving.twisted import TwistedGateway
 from twisted.internet import endpoints, reactor, ssl
 
-from .patches import apply_patches
+from .patches import apply_patches, who_answers
+
+PATCHES_PATH = "/_encore/patches"
 
 
 class LoopbackServer(TwistedRuntimeServer):  # type: ignore[misc]
@@ -22,7 +26,8 @@ class LoopbackServer(TwistedRuntimeServer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        apply_patches()  # here, because the server is made once, before any service is used
+        apply_patches(os.environ)  # here, because the server is made once, before any service is used
+        ROUTER.add(PATCHES_PATH, _show_patches, methods=["GET"])
 
     def register(self, gateway: Gateway, listen: list[Any], ssl_creds: tuple[str, str] | None = None) -> None:
         factory: Any = TwistedGateway(gateway)
@@ -36,6 +41,11 @@ class LoopbackServer(TwistedRuntimeServer):  # type: ignore[misc]
                 endpoints.TCP6ServerEndpoint if config.is_ipv6_address(address.host) else endpoints.TCP4ServerEndpoint
             )
             endpoint(reactor, address.port, interface=address.host).listen(factory).addErrback(_port_taken, address)
+
+
+def _show_patches(request: Request) -> Response:
+    """Whose code runs in the place of each speed patch: what the tests rely on, and a look for whoever doubts."""
+    return Response.for_json(who_answers())
 
 
 def _port_taken(failure: Any, address: Any) -> None:

@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -51,6 +52,7 @@ class FunctionSpec:
     log_file: Path | None = None
     environments_max: int = ENVIRONMENTS_MAX
     init_timeout_s: float = INIT_TIMEOUT_S
+    watched: tuple[str, ...] = ()  # folders whose files people change while the function runs: see hot_reload
     python: str = field(default_factory=lambda: getattr(sys, "_base_executable", sys.executable))
 
 
@@ -89,6 +91,12 @@ class InitFailed(Exception):
     def __init__(self, body: dict[str, Any], output: bytes, init_ms: float) -> None:
         super().__init__(body["errorMessage"])
         self.body, self.output, self.init_ms = body, output, init_ms
+
+    @property
+    def note(self) -> str:
+        """What the function's log says of it."""
+        report = f"INIT_REPORT Init Duration: {self.init_ms:.2f} ms\tPhase: init\tStatus: error\t"
+        return f"{self.output.decode('utf-8', 'replace')}{report}Error Type: {self.body['errorType']}\n"
 
 
 class _Spawner:
@@ -155,7 +163,7 @@ class _Template:
         output = _Output(spec.name)
         command = [
             *(spec.python, "-I", "-S", runtime.__file__, str(remote.fileno()), str(output.descriptor)),
-            *(str(os.getpid()), json.dumps({"handler": spec.handler, "path": spec.path})),
+            *(str(os.getpid()), json.dumps({"handler": spec.handler, "path": spec.path, "watched": spec.watched})),
         ]
         try:
             self._process = _spawner.run(
@@ -279,6 +287,10 @@ def describe_exit(code: int) -> str:
     return f"signal: {words.get(signal.Signals(-code), signal.Signals(-code).name.lower())}"
 
 
+def _timeval(duration_s: float) -> bytes:
+    return struct.pack("ll", int(duration_s), int(duration_s % 1 * 1e6))
+
+
 class FunctionPool:
     """Runs calls of one function version. Thread-safe."""
 
@@ -289,6 +301,7 @@ class FunctionPool:
         self._waiting: deque[queue.SimpleQueue[_Environment | None]] = deque()
         self._count = 0
         self._closed = False
+        self.was_cut_off = False
         self._template: _Template | None = None
         self._template_lock = threading.Lock()
         self._init_failures = 0
@@ -342,7 +355,8 @@ class FunctionPool:
             frame = None
         if frame is None and error is None:
             environment.kill()
-            text = f"RequestId: {call.request_id} Error: Runtime exited with error: {environment.reap()}"
+            how = "its code was replaced" if self.was_cut_off else environment.reap()
+            text = f"RequestId: {call.request_id} Error: Runtime exited with error: {how}"
             error = error_body("Runtime.ExitError", text)
             last_words = f"{text}\nRuntime.ExitError\n"
         duration_ms = (time.monotonic() - started) * 1000
@@ -357,17 +371,21 @@ class FunctionPool:
 
     @staticmethod
     def _exchange(environment: _Environment, header: bytes, payload: bytes, deadline: float) -> bytes | None:
+        # The kernel keeps the time: a Python socket with a timeout makes three system calls of one, and each hands the
+        # interpreter lock to another request.
         connection = environment.connection
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        send_frame(connection, LENGTH.pack(len(header)), header, payload)
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        return receive_frame(connection)
+        remaining_s = max(deadline - time.monotonic(), 0.001)
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, _timeval(remaining_s))
+        try:
+            send_frame(connection, LENGTH.pack(len(header)), header, payload)
+            return receive_frame(connection)
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def _init_outcome(self, call: Call, failed: InitFailed) -> Outcome:
         body = {**failed.body, "requestId": call.request_id}
-        note = f"INIT_REPORT Init Duration: {failed.init_ms:.2f} ms\tPhase: init\tStatus: error\t"
-        note += f"Error Type: {body['errorType']}\n"
-        logs = self._logs(call, b"", "", failed.init_ms, 0, failed.output.decode("utf-8", "replace") + note)
+        logs = self._logs(call, b"", "", failed.init_ms, 0, failed.note)
         return Outcome(json.dumps(body).encode(), True, logs)
 
     def _logs(
@@ -437,6 +455,8 @@ class FunctionPool:
             try:
                 return template.fork(self.spec.name), note
             except OSError:  # the template was killed from outside: once more with a new one
+                if self.was_cut_off:
+                    raise PoolClosed(self.spec.name) from None
                 self._drop_template(template)
                 template, note = self._ready_template()
                 return template.fork(self.spec.name), note
@@ -504,8 +524,13 @@ class FunctionPool:
         template.close()
 
     def warm(self) -> None:
-        """Imports the handler now instead of at the first call. Raises InitFailed."""
-        self._ready_template()
+        """Imports the handler now instead of at the first call; the log says how it went. Raises InitFailed."""
+        try:
+            _, note = self._ready_template()
+        except InitFailed as failed:
+            self._log.write(failed.note)
+            raise
+        self._log.write(note)
 
     def close(self) -> None:
         """No new calls; idle environments end now, busy ones after their call (at most the function's timeout)."""
@@ -526,6 +551,15 @@ class FunctionPool:
             environment.bury()
         if last_left:
             self._end()
+
+    def cut_off(self) -> None:
+        """As close, but busy environments end now too: their calls are answered as after a crash."""
+        self.was_cut_off = True
+        self.close()
+        with self._template_lock:
+            template = self._template
+        if template is not None:
+            template.close()  # and with it every environment forked from it
 
     def _end(self) -> None:
         with self._template_lock:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib.machinery
 import json
 import logging
 import os
@@ -168,7 +169,9 @@ def load_handler(name: str) -> Handler:
         raise InitError(error_body("Runtime.ImportModuleError", message, stack=_stack(error))) from error
     except SyntaxError as error:
         message = f"Syntax error in module '{module_name}': {error}"
-        raise InitError(error_body("Runtime.UserCodeSyntaxError", message, stack=_stack(error))) from error
+        # The frames end at the import: the line that is wrong comes with the error.
+        where = "".join(traceback.format_exception_only(error)[:-1])
+        raise InitError(error_body("Runtime.UserCodeSyntaxError", message, stack=[*_stack(error), where])) from error
     except Exception as error:
         raise InitError(error_body(type(error).__name__, str(error), stack=_stack(error))) from error
     if not hasattr(module, attribute):
@@ -176,6 +179,29 @@ def load_handler(name: str) -> Handler:
         raise InitError(error_body("Runtime.HandlerNotFound", message))
     handler: Handler = getattr(module, attribute)
     return handler
+
+
+class _UncachedLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the source at each import: a cached module counts as current if its source has the same size and was
+    saved in the same second."""
+
+    def get_code(self, fullname: str) -> Any:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def import_uncached(folders: list[str]) -> None:
+    """From now on what lies in these folders is imported from its source, and nothing is cached beside it."""
+    extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+    sources = (_UncachedLoader, importlib.machinery.SOURCE_SUFFIXES)
+    make_finder = importlib.machinery.FileFinder.path_hook(extensions, sources)
+
+    def hook(path: str) -> Any:
+        if not any(path == folder or path.startswith(f"{folder}/") for folder in folders):
+            raise ImportError(f"{path} is not watched")
+        return make_finder(path)
+
+    sys.path_hooks.insert(0, hook)
 
 
 def _stack(error: BaseException) -> list[str]:
@@ -328,7 +354,7 @@ def _run_template(control: socket.socket, handler: Handler) -> None:
 
 
 def main() -> None:
-    """argv: control descriptor, output descriptor, parent's pid, JSON settings {handler, path}."""
+    """argv: control descriptor, output descriptor, parent's pid, JSON settings {handler, path, watched}."""
     die_with(int(sys.argv[3]))
     settings = json.loads(sys.argv[4])
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -336,6 +362,8 @@ def main() -> None:
     _redirect_output(int(sys.argv[2]))
     # Lambda's order: the function, the layers, the standard library. Nothing of LocalStack's environment.
     sys.path[:0] = settings["path"]
+    if settings["watched"]:
+        import_uncached(settings["watched"])
     sys.argv[:] = ["bootstrap"]
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.chdir(settings["path"][0])

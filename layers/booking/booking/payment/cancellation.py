@@ -8,7 +8,7 @@ from booking.platform.postgres import primary
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.platform.telemetry import correlation_id
-from booking.seats import release_hold, show_reservation
+from booking.seats import release_hold, seats_changed, show_reservation
 from booking.seats.problems import PaymentUnderWay
 
 _OPEN_PAYMENT = read_text(__package__, "sql/open_payment.sql")
@@ -47,6 +47,8 @@ def _refund(reservation_id: str, person: str) -> None:
     verdict = primary().document(_REFUND, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "too-late":
         raise RefundDeadlinePassed("the time to give back tickets of this concert is over")
+    if "schedule_id" in verdict:
+        seats_changed([verdict["schedule_id"]])
     payment = _open_payment(reservation_id)
     if payment is not None and payment.status == "refunding":
         # When the gateway does not answer, the settling job sends the money back later; it is owed from now on.

@@ -10,7 +10,7 @@ from booking.platform.postgres import primary
 from booking.platform.problems import Unavailable
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
-from booking.seats import ReservationUnknown
+from booking.seats import ReservationUnknown, seats_changed
 from booking.seats.holds import Attempt
 from booking.seats.problems import HoldExpired, KeyReused, PassOfAnotherConcert, PaymentUnderWay
 
@@ -47,6 +47,8 @@ def pay(attempt: Attempt, reservation_id: str, method: str) -> PaidOrPending:
         method=method,
         deadline_s=settings().payment_deadline_s,
     )
+    if verdict.get("schedule_id"):
+        seats_changed([verdict["schedule_id"]])
     match verdict["outcome"]:
         case "begun":
             return _charge(verdict["payment"], method)

@@ -15,7 +15,7 @@ from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.platform.telemetry import correlation_id, logger
 from booking.queue import end_turn
-from booking.seats import show_reservation
+from booking.seats import seats_changed, show_reservation
 
 _PAYMENTS_PER_TICK = 16
 
@@ -50,6 +50,7 @@ def settle(payment_id: str, outcome: Outcome) -> dict[str, Any]:
         hold_after_decline_s=settings().hold_after_decline_s,
         correlation_id=correlation_id(),
     )
+    seats_changed([settled["schedule_id"]])
     if settled["reservation_status"] == "confirmed":
         # Frees the place inside the shop at once; Postgres knows already that the turn is over.
         end_turn(settled["concert_id"], settled["person"], settled["pass_id"], "paid")

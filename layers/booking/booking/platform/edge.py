@@ -26,7 +26,7 @@ from booking.platform.problems import (
     UnsupportedMediaType,
 )
 from booking.platform.settings import settings
-from booking.platform.telemetry import CORRELATION_HEADER, count, logger, start_correlation
+from booking.platform.telemetry import CORRELATION_HEADER, count, logger, logs_info, start_correlation
 
 BODY_BYTES_MAX = 16 * 1024
 _IDEMPOTENCY_KEY_LENGTH_MAX = 255
@@ -201,14 +201,15 @@ def _problem(refusal: Refusal) -> Response:
 
 
 def _record(app: StepApp, response: Response, duration_s: float, correlation: str) -> None:
-    request = app.request
-    logger().info(
-        "answered",
-        step=app.app_name,
-        method=request.method,
-        route=request.context["resourcePath"],
-        status=response.status_code,
-        duration_ms=round(duration_s * 1000, 2),
-        correlation_id=correlation,
-    )
+    if logs_info():
+        request = app.request
+        logger().info(
+            "answered",
+            step=app.app_name,
+            method=request.method,
+            route=request.context["resourcePath"],
+            status=response.status_code,
+            duration_ms=round(duration_s * 1000, 2),
+            correlation_id=correlation,
+        )
     count("Requests", step=app.app_name, status=f"{response.status_code // 100}xx")

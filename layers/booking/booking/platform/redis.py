@@ -5,14 +5,19 @@ with Postgres alone; nothing that guards a sale depends on an answer from this m
 """
 
 import hashlib
+import socket
+import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
+from redis.connection import Connection, parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from booking.platform.problems import Unavailable
 from booking.platform.settings import settings
@@ -29,24 +34,81 @@ class RedisAway(Unavailable):
     slug = "line-away"
 
 
-def redis(endpoint: Endpoint) -> "Redis":
-    """This thread's client for ``endpoint``; endpoints with the same URL share one connection.
+class _Connection(Connection):
+    """Lets the kernel watch the timeout: Python would ask it before each send and receive whether it may go on."""
 
-    One connection for each server and thread, opened at first use, opened again after a fault.
+    def _connect(self) -> socket.socket:
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        timeout_s = connected.gettimeout()
+        if timeout_s is not None:
+            limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            connected.settimeout(None)
+        return connected
+
+
+class Client(Redis):
+    """redis-py's commands over one connection of this thread's own, opened at first use.
+
+    A pool would ask before each command whether its connection still lives. Instead a command that finds it dead is
+    sent once more, at once: a server closes what was idle. A script may therefore run twice, which is why every script
+    says in its head why that is harmless.
     """
-    url = getattr(settings(), f"{endpoint}_redis_url")
-    clients: dict[str, Redis] = _connections.__dict__.setdefault("clients", {})
-    if url not in clients:
+
+    def __init__(self, url: str) -> None:
+        super().__init__()  # its pool stays empty
         timeout_s = settings().redis_timeout_s
-        # One retry, at once: it covers a connection that the server closed while it was idle. A script may therefore
-        # run twice, which is why every script says in its head why that is harmless.
-        clients[url] = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), retries=1),
-            max_connections=1,
-        )
+        address: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        kind = address.pop("connection_class", _Connection)  # another one for TLS or a Unix socket
+        # Any: redis-py has no types for what a connection does.
+        self._connection: Any = kind(**address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        """Send one command and return its reply as redis-py does. Raises RedisError."""
+
+        def ask(connection: Any) -> Any:
+            connection.send_command(*words)
+            return self.parse_response(connection, words[0], **options)  # type: ignore[no-untyped-call]
+
+        return self._exchange(ask)
+
+    def execute_packed(self, command: bytes) -> Any:
+        """Send a command that is in the wire format already and return the bare reply. Raises RedisError."""
+
+        def ask(connection: Any) -> Any:
+            connection.send_packed_command([command], check_health=False)
+            return connection.read_response()
+
+        return self._exchange(ask)
+
+    def execute_together(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send packed commands in one trip and return their bare replies, a refusal of the server as the error itself.
+
+        Raises RedisError when the server cannot be asked; then any number of the commands may have run.
+        """
+
+        def ask(connection: Any) -> list[Any]:
+            connection.send_packed_command([b"".join(commands)], check_health=False)
+            return [_reply_or_error(connection) for _ in commands]
+
+        replies: list[Any] = self._exchange(ask)
+        return replies
+
+    def _exchange(self, ask: Callable[[Any], Any]) -> Any:
+        try:
+            return ask(self._connection)
+        except (RedisConnectionError, RedisTimeoutError):
+            self._connection.disconnect()
+            return ask(self._connection)
+
+
+def redis(endpoint: Endpoint) -> Client:
+    """This thread's client for ``endpoint``; endpoints with the same URL share one connection."""
+    url = getattr(settings(), f"{endpoint}_redis_url")
+    clients: dict[str, Client] = _connections.__dict__.setdefault("clients", {})
+    if url not in clients:
+        clients[url] = Client(url)
     return clients[url]
 
 
@@ -66,9 +128,79 @@ class Script:
         self.source = source
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, client: "Redis", keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
+    def __call__(self, client: Client, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
         """Run the script and return Redis's reply. Raises RedisError when the server cannot be asked."""
         try:
-            return client.evalsha(self.digest, len(keys), *keys, *args)
+            return client.execute_packed(self.packed(keys, args))
         except NoScriptError:
             return client.eval(self.source, len(keys), *keys, *args)
+
+    def packed(self, keys: Sequence[str], args: Sequence[str | int | float]) -> bytes:
+        """The call in the wire format, for a server that knows the script."""
+        head = _packed_head(self.digest, tuple(keys))
+        return b"*%d\r\n%b%b" % (3 + len(keys) + len(args), head, _packed(args))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of a script whose reply nobody waits for, to be sent together with others."""
+
+    endpoint: Endpoint
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[str | int | float]
+
+
+def run_together(calls: Iterable[Call]) -> None:
+    """Run scripts in one trip to each server that they are for.
+
+    Each server is tried, whatever became of the others; then raises the first RedisError that there was.
+    """
+    by_server: dict[Client, list[Call]] = {}
+    for call in calls:
+        by_server.setdefault(redis(call.endpoint), []).append(call)
+    faults: list[RedisError] = []
+    for client, batch in by_server.items():
+        try:
+            _run_batch(client, batch)
+        except RedisError as fault:
+            faults.append(fault)
+    if faults:
+        raise faults[0]
+
+
+def _run_batch(client: Client, batch: Sequence[Call]) -> None:
+    faults: list[RedisError] = []
+    replies = client.execute_together([call.script.packed(call.keys, call.args) for call in batch])
+    for call, reply in zip(batch, replies, strict=True):
+        if isinstance(reply, NoScriptError):
+            client.eval(call.script.source, len(call.keys), *call.keys, *call.args)
+        elif isinstance(reply, RedisError):
+            faults.append(reply)
+    if faults:
+        raise faults[0]
+
+
+def packed_command(*words: str | int | float) -> bytes:
+    """A command in the wire format, for ``Client.execute_packed``."""
+    return b"*%d\r\n%b" % (len(words), _packed(words))
+
+
+def _reply_or_error(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as refused:  # the replies of the other commands are still to be read
+        return refused
+
+
+@lru_cache(maxsize=1024)
+def _packed_head(digest: str, keys: tuple[str, ...]) -> bytes:
+    """The part of a script's call that does not change for one concert, packed once: with the ten keys of a line,
+    packing takes longer than waiting for the answer."""
+    return _packed(("EVALSHA", digest, len(keys), *keys))
+
+
+def _packed(words: Sequence[str | int | float]) -> bytes:
+    """Words in Redis's wire format (RESP bulk strings)."""
+    encoded = [str(word).encode() for word in words]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])

@@ -1,10 +1,10 @@
 """Structured logs and metrics of one function, and the correlation id that ties a request to its Kafka records."""
 
+import logging
 import os
 import re
 import sys
 import threading
-import uuid
 from contextvars import ContextVar
 from functools import cache
 
@@ -30,9 +30,14 @@ def correlation_id() -> str:
     return _correlation_id.get()
 
 
+def logs_info() -> bool:
+    """Whether lines of level INFO are written at all: asked before a line is put together for every request."""
+    return bool(logger().log_level <= logging.INFO)
+
+
 def start_correlation(offered: str | None) -> str:
     """Adopt the caller's correlation id when it is short and plain, else make one; returns the id in force."""
-    adopted = offered if offered and _USABLE_CORRELATION.fullmatch(offered) else uuid.uuid4().hex
+    adopted = offered if offered and _USABLE_CORRELATION.fullmatch(offered) else os.urandom(16).hex()
     _correlation_id.set(adopted)
     return adopted
 

@@ -152,13 +152,19 @@ def let_in_waiting(concert_id: int, sold_out: bool) -> int:
     return int(reply[1])
 
 
+def common_arguments(concert_id: int) -> list[str | float]:
+    """The arguments that every script of the line begins with (``lua/line.lua``)."""
+    set_to = settings()
+    return [concert_id, set_to.claim_window_s, set_to.pass_ttl_s, set_to.polls_per_s_max]
+
+
 def _ask(name: str, concert_id: int, *args: str | float) -> list[Any]:
     """Run a script, restoring the line where Redis has none. Raises RedisAway when that did not help."""
     for _ in range(_RESTORING_TRIES):
         with redis_away_refuses():
             reply = _run(name, concert_id, *args)
         if reply[0] == b"REBUILD":
-            restore_line(concert_id, _common(concert_id))
+            restore_line(concert_id, common_arguments(concert_id))
         elif reply[0] == b"RESTORING":
             time.sleep(_RESTORING_PAUSE_S)
         else:
@@ -167,13 +173,8 @@ def _ask(name: str, concert_id: int, *args: str | float) -> list[Any]:
 
 
 def _run(name: str, concert_id: int, *args: str | float) -> list[Any]:
-    reply: list[Any] = script(name)(redis("queue"), line_keys(concert_id), [*_common(concert_id), *args])
+    reply: list[Any] = script(name)(redis("queue"), line_keys(concert_id), [*common_arguments(concert_id), *args])
     return reply
-
-
-def _common(concert_id: int) -> list[str | float]:
-    set_to = settings()
-    return [concert_id, set_to.claim_window_s, set_to.pass_ttl_s, set_to.polls_per_s_max]
 
 
 def _turn(concert_id: int, person: str, reply: list[Any], token_text: str | None = None) -> Turn:
@@ -191,7 +192,8 @@ def _turn(concert_id: int, person: str, reply: list[Any], token_text: str | None
             created=created == 1,
         )
     if word == b"WAITING":
-        epoch, place, ahead, _total, interval_ms, eta_s, created, message = values
+        numbers, message = values
+        epoch, place, ahead, interval_ms, eta_s, created = map(int, numbers.split())
         return Turn(
             state="waiting",
             token=token_text or _token(concert_id, person, place, epoch),

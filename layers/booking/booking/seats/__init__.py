@@ -3,5 +3,15 @@
 from booking.seats.holds import hold_seats, release_hold, sweep
 from booking.seats.reservations import ReservationUnknown, show_reservation
 from booking.seats.seat_map import show_seat_map
+from booking.seats.seat_map_cache import SeatMap, seats_changed
 
-__all__ = ["ReservationUnknown", "hold_seats", "release_hold", "show_reservation", "show_seat_map", "sweep"]
+__all__ = [
+    "ReservationUnknown",
+    "SeatMap",
+    "hold_seats",
+    "release_hold",
+    "seats_changed",
+    "show_reservation",
+    "show_seat_map",
+    "sweep",
+]

@@ -21,6 +21,7 @@ from booking.seats.problems import (
     SeatTaken,
 )
 from booking.seats.reservations import ReservationUnknown
+from booking.seats.seat_map_cache import change_of, seats_changed
 
 SEATS_PER_REQUEST_MAX = 4
 _HOLDS_PER_SWEEP = 200
@@ -58,6 +59,7 @@ def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[s
         raise BadRequest("a seat number is there twice")
     wanted = sorted(numbers)
     with seat_locks(schedule_id, wanted, attempt.lock_owner) as locks:
+        locks.afterwards.append(change_of(schedule_id))  # said as well when nobody knows what became of the statement
         # Safe to repeat: a second run under the same key finds what the first has done.
         verdict = primary().document(
             _HOLD,
@@ -73,6 +75,8 @@ def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[s
             correlation_id=correlation_id(),
         )
         locks.held = verdict["outcome"] in ("held", "replayed")
+        if not locks.held:
+            locks.afterwards.clear()
     if locks.held:
         reservation: dict[str, Any] = verdict["answer"]
         return reservation
@@ -88,17 +92,27 @@ def release_hold(reservation_id: str, person: str) -> str:
     verdict = primary().document(_CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "not-found":
         raise ReservationUnknown(f"no reservation {reservation_id}")
+    if "schedule_id" in verdict:
+        seats_changed([verdict["schedule_id"]])
     return str(verdict.get("status", verdict["outcome"]))
 
 
 def expire_holds() -> int:
     """Close lapsed holds and put their seats back; returns how many. Nothing waits for it: expiry is lazy in SQL."""
     closed, after = 0, "-infinity"
-    for _ in range(_HOLDS_PER_SWEEP):
-        step = primary().document(_EXPIRE_NEXT, after=after, correlation_id=correlation_id())
-        if step is None:
-            break
-        closed, after = closed + step["closed"], step["expires_at"]
+    changed: set[int] = set()
+    try:
+        for _ in range(_HOLDS_PER_SWEEP):
+            step = primary().document(_EXPIRE_NEXT, after=after, correlation_id=correlation_id())
+            if step is None:
+                break
+            after = step["expires_at"]
+            if step["closed"]:
+                closed += 1
+                changed.add(step["schedule_id"])
+    finally:
+        # Once for all of them: no map shows a lapsed hold as held, only its version moves on.
+        seats_changed(changed)
     return closed
 
 

@@ -1,25 +1,35 @@
-"""Step 5: the seat map of one schedule, as Postgres builds it: one JSON text.
+"""Step 5: the seat map of one schedule, as Postgres builds it: one JSON text, kept in the cache until a seat changes.
 
-The primary answers. The replica may be behind, and a map that lacks the hold which its reader has just made is worse
-than one that costs a trip; the rule by which a replica may answer is part of the cache that comes with it.
+The primary answers where the cache has nothing. The replica may be behind, and a map that lacks the hold which its
+reader has just made is worse than one that costs a trip.
 """
 
+from booking.platform.etags import etag_of
 from booking.platform.postgres import primary
 from booking.platform.resources import read_text
 from booking.seats.problems import PassOfAnotherConcert, ScheduleUnknown
+from booking.seats.seat_map_cache import Reading, SeatMap, find_seat_map
 
 _SEAT_MAP = read_text(__package__, "sql/seat_map.sql")
 
 
-def show_seat_map(schedule_id: int, concert_id: int) -> str:
-    """The map as the JSON text of the answer, for somebody with a pass of ``concert_id``.
+def show_seat_map(schedule_id: int, concert_id: int) -> SeatMap:
+    """The map with its ETag, for somebody with a pass of ``concert_id``.
 
     Raises ScheduleUnknown, and PassOfAnotherConcert when the schedule is not one of that concert.
     """
+    seat_map = find_seat_map(schedule_id, read_seat_map)
+    if seat_map is None:
+        raise ScheduleUnknown(f"no schedule {schedule_id}")
+    if seat_map.concert_id != concert_id:
+        raise PassOfAnotherConcert(f"schedule {schedule_id} is of concert {seat_map.concert_id}")
+    return seat_map
+
+
+def read_seat_map(schedule_id: int) -> Reading | None:
+    """The map as the primary has it now, None when there is no such schedule."""
     rows = primary().rows(_SEAT_MAP, schedule_id=schedule_id)
     if not rows:
-        raise ScheduleUnknown(f"no schedule {schedule_id}")
-    found_concert_id, seat_map = rows[0]
-    if found_concert_id != concert_id:
-        raise PassOfAnotherConcert(f"schedule {schedule_id} is of concert {found_concert_id}")
-    return str(seat_map)
+        return None
+    concert_id, body, true_for_ms = rows[0]
+    return Reading(SeatMap(concert_id, etag_of(body), body.encode()), true_for_ms)

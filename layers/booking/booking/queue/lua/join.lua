@@ -15,20 +15,19 @@ local created, place, pass = 0, nil, read_pass(person)
 if not pass then
   if gate.state ~= 'open' then return { 'CLOSED', gate.message } end
   if now < gate.opens_us then return { 'NOT_OPEN', gate.opens_us } end
-  place = tonumber(redis.call('ZSCORE', WAITING, person) or false)
-  local away = not place and tonumber(redis.call('ZSCORE', AWAY, person) or false)
+  local away = tonumber(redis.call('ZSCORE', AWAY, person) or false)
   if gate.sold_out == 1 then
-    place = place or away or next_place(gate, now)
+    place = tonumber(redis.call('ZSCORE', WAITING, person) or false) or away or next_place(gate, now)
     write_gate(gate)
     return { 'SOLD_OUT', gate.epoch, place }
   end
   if away then
     place = away
     return_to_line(gate, person, place)
-  elseif not place then
-    place = next_place(gate, now)
-    redis.call('ZADD', WAITING, text(place), person)
-    created = 1
+  else
+    -- Most who join are new: adding them at once saves asking first whether they are there.
+    created = redis.call('ZADD', WAITING, 'NX', text(fresh_place(gate, now)), person)
+    place = created == 1 and next_place(gate, now) or tonumber(redis.call('ZSCORE', WAITING, person))
   end
 end
 

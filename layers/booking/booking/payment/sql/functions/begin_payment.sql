@@ -6,7 +6,8 @@
 --   replayed        the same key and body came before: with that "payment" as it stands now
 --   key-reused, not-found (also for a stranger's), wrong-concert, hold-expired ("status"), already-paid,
 --   in-progress     (another payment of this reservation is under way: with that "payment")
--- Only "begun" has changed anything.
+-- Only "begun" has changed anything. begun and replayed come with "schedule_id" where seats of it may have changed, now or
+-- since this was asked before; else it is null.
 create or replace function begin_payment(
     p_person text,
     p_key text,
@@ -36,7 +37,8 @@ begin
             return json_build_object('outcome', 'key-reused');
         end if;
         select * into strict v_payment from payment where id = v_earlier.payment_id;
-        return json_build_object('outcome', 'replayed', 'payment', payment_facts(v_payment));
+        return json_build_object('outcome', 'replayed', 'payment', payment_facts(v_payment), 'schedule_id', (
+            select schedule_id from reservation where id = v_payment.reservation_id));
     end if;
 
     select * into v_mine from reservation where id = p_reservation_id and person = p_person for update;
@@ -76,5 +78,6 @@ begin
     on conflict (person, route, key) do update
         set body_hash = excluded.body_hash, reservation_id = excluded.reservation_id,
             payment_id = excluded.payment_id, created_at = excluded.created_at;
-    return json_build_object('outcome', 'begun', 'payment', payment_facts(v_payment));
+    return json_build_object('outcome', 'begun', 'payment', payment_facts(v_payment),
+                             'schedule_id', case when v_versions is not null then v_mine.schedule_id end);
 end $$;

@@ -1,6 +1,7 @@
 -- Take a confirmed reservation back: the seats are free at once, the money is owed until the gateway has confirmed the
 -- refund (finish_refund). Outcomes: refunding (with "payment"), too-late (past the concert's deadline, or it has none),
 -- already ("status"), not-found (also for a stranger's).
+-- refunding and already come with "schedule_id": seats of it have changed, now or when this was asked before.
 create or replace function refund_reservation(
     p_person text,
     p_reservation_id uuid,
@@ -18,7 +19,7 @@ begin
     if not found then
         return json_build_object('outcome', 'not-found');
     elsif v_mine.status <> 'confirmed' then
-        return json_build_object('outcome', 'already', 'status', v_mine.status);
+        return json_build_object('outcome', 'already', 'status', v_mine.status, 'schedule_id', v_mine.schedule_id);
     elsif not exists (select from concert where id = v_mine.concert_id and refund_until > v_now) then
         return json_build_object('outcome', 'too-late');
     end if;
@@ -28,5 +29,6 @@ begin
     update reservation set status = 'refunded', closed_at = v_now where id = v_mine.id;
     perform emit_event(v_mine.id, 'reservation.refunded',
         reservation_facts(v_mine) || jsonb_build_object('payment_id', v_payment.id), p_correlation_id, v_now);
-    return json_build_object('outcome', 'refunding', 'payment', payment_facts(v_payment));
+    return json_build_object('outcome', 'refunding', 'payment', payment_facts(v_payment),
+                             'schedule_id', v_mine.schedule_id);
 end $$;

@@ -2,7 +2,7 @@
 -- sweeps by time never wait for each other in a circle. A hold that somebody is working on is left for the next sweep, and
 -- so is one whose seats are locked for longer than a moment. A reservation with a payment under way is not touched:
 -- settling it decides.
--- Answers {"expires_at", "closed"}, null when there is none left.
+-- Answers {"expires_at", "closed", "schedule_id"}, null when there is none left.
 create or replace function expire_next_hold(p_after timestamptz, p_correlation_id text) returns json
 language plpgsql as $$
 declare
@@ -21,9 +21,9 @@ begin
         perform set_config('lock_timeout', '100ms', true);
         perform release_seats(v_lapsed, 'expired', v_now);
     exception when lock_not_available then
-        return json_build_object('expires_at', v_lapsed.expires_at, 'closed', false);
+        return json_build_object('expires_at', v_lapsed.expires_at, 'closed', false, 'schedule_id', v_lapsed.schedule_id);
     end;
     update reservation set status = 'expired', closed_at = v_now where id = v_lapsed.id;
     perform emit_event(v_lapsed.id, 'reservation.expired', reservation_facts(v_lapsed), p_correlation_id, v_now);
-    return json_build_object('expires_at', v_lapsed.expires_at, 'closed', true);
+    return json_build_object('expires_at', v_lapsed.expires_at, 'closed', true, 'schedule_id', v_lapsed.schedule_id);
 end $$;

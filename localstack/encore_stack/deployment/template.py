@@ -1,6 +1,6 @@
 """template.yaml read as data: the one place where routes, timeouts, environment and the Kafka source are written down.
 
-deploy.py sends it to CloudFormation; the fast gateway takes its routes and environment from here, the event-source
+It is sent to CloudFormation; the fast gateway takes its routes and environment from here, the event-source
 poller its batch settings, the tests everything. Only the functions of CloudFormation that the template uses are
 evaluated; anything else raises TemplateError rather than being guessed.
 """
@@ -131,7 +131,7 @@ class Template:
 
         Raises TemplateError.
         """
-        path = Path(__file__).parents[2] / "template.yaml"
+        path = Path(__file__).parents[3] / "template.yaml"
         parameters = {
             name: environ.get(_variable(name), "")
             for name, definition in _read_body(path)["Parameters"].items()

@@ -1,0 +1,2 @@
+-- The floor of every statement: one trip.
+select 1;

@@ -1,0 +1,119 @@
+"""`scripts/bench`: the steps and the main statements beside their floors."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from encore_stack.commands import down
+from encore_stack.instance import Instance
+
+INSTANCE = "bench"
+_ROUNDS, _DURATION_S = 5, 2.0
+_QUICK_ROUNDS, _QUICK_DURATION_S = 3, 1.0
+_ROUNDS_MAX, _DURATION_S_MAX = 50, 60.0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit codes: 0 measured, 1 something could not be measured or the audit failed, 2 misused."""
+    os.environ["ENCORE_INSTANCE"] = INSTANCE
+    from benchmarks.cases import GROUPS
+    from benchmarks.report import BadReport, as_json, as_table, read_earlier
+    from benchmarks.run import Plan, audit, measure_all
+    from benchmarks.tools import ToolError
+
+    options = _parser(GROUPS).parse_args(arguments)
+    if options.cold_start:
+        return _print_cold_starts(options.rounds or _ROUNDS)
+    plan = Plan(
+        groups=options.only or GROUPS,
+        match=options.match,
+        rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS),
+        duration_s=options.seconds or (_QUICK_DURATION_S if options.quick else _DURATION_S),
+    )
+    try:
+        earlier = read_earlier(options.against) if options.against else None
+    except BadReport as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    started_s = time.monotonic()
+    try:
+        results = measure_all(plan, _tell)
+        _tell("the audit")
+        audited = audit(INSTANCE)
+    except ToolError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep:
+            _tell("taking the instance down")
+            with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
+                down.run(["--wipe"])
+    settings = {"rounds": plan.rounds, "duration_s": plan.duration_s}
+    print(as_json(results, settings) if options.json else as_table(results, earlier))
+    print(
+        f"measured in {time.monotonic() - started_s:.0f} s; the audit {'FAILED' if audited else 'passed'}",
+        file=sys.stderr,
+    )
+    return 1 if audited or any(result.fault for result in results) else 0
+
+
+def _print_cold_starts(rounds: int) -> int:
+    from benchmarks.cold_start import as_markdown, measure_cold_starts
+    from benchmarks.tools import ToolError
+
+    try:
+        print(as_markdown(measure_cold_starts(rounds, Instance.load().tools_dir, _tell)))
+    except ToolError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tell(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure the seven steps and the main SQL and Lua statements beside their floors, on an instance"
+        f" of its own ('{INSTANCE}', full data set, taken down afterwards). Each round measures a case and its floor,"
+        " one after the other; 'x floor' is how many times the floor's cost a case has (median, least and most of the"
+        " rounds), which says more on a noisy machine than a rate.",
+    )
+    parser.add_argument(
+        "--only", action="append", choices=groups, metavar="GROUP", help=f"one of {', '.join(groups)}; may be repeated"
+    )
+    parser.add_argument("--match", default="", metavar="TEXT", help="only cases with TEXT in their name")
+    parser.add_argument("--rounds", type=_rounds, help=f"of each case (default {_ROUNDS})")
+    parser.add_argument("--seconds", type=_seconds, help=f"of each measurement (default {_DURATION_S:g})")
+    parser.add_argument("--quick", action="store_true", help=f"{_QUICK_ROUNDS} rounds of {_QUICK_DURATION_S:g} s")
+    parser.add_argument("--json", action="store_true", help="the run as JSON, to be kept for --against")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="put the ratios of an earlier --json run beside these"
+    )
+    parser.add_argument(
+        "--cold-start",
+        action="store_true",
+        help="instead: CPU and memory of each function's import, as the table of load/cold-start.md; needs no stack",
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the instance up: the next run starts at once")
+    return parser
+
+
+def _rounds(text: str) -> int:
+    return int(_between_1_and(_ROUNDS_MAX, int(text)))
+
+
+def _seconds(text: str) -> float:
+    return _between_1_and(_DURATION_S_MAX, float(text))
+
+
+def _between_1_and(most: float, value: float) -> float:
+    if not 1 <= value <= most:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {most:g}")
+    return value

@@ -1,0 +1,82 @@
+"""Where an instance is deployed to, with what values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from encore_stack.instance import Instance, function_environment, function_secrets
+from encore_stack.ports import HOST
+
+STACK_NAME = "encore"
+API_ID = "encore"
+STAGE = "v1"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to deploy, with what values.
+
+    `parameters` are template.yaml's; `secrets` the JSON keys of the secret; `tools_dir` keeps the built runtime layer;
+    `uv` builds it. With `hot_dir` the functions and the project's own layers are run from the folders in which people
+    edit them, through links that are kept there.
+    """
+
+    endpoint_url: str
+    project_dir: Path
+    tools_dir: Path
+    parameters: Mapping[str, str]
+    secrets: Mapping[str, str]
+    uv: str = "uv"
+    stack_name: str = STACK_NAME
+    hot_dir: Path | None = None
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of this LocalStack."""
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 (LocalStack takes any)
+            config=Config(
+                retries={"total_max_attempts": 2, "mode": "standard"},
+                connect_timeout=5,
+                read_timeout=60,
+                s3={"addressing_style": "path"},
+                max_pool_connections=16,
+            ),
+        )
+
+    @property
+    def api_url(self) -> str:
+        """Where the deployed API answers."""
+        return f"{self.endpoint_url}/_aws/execute-api/{API_ID}/{STAGE}"
+
+
+def target_of(instance: Instance, *, hot: bool = False) -> Target:
+    """Where and with what values the instance's template is deployed; `hot` to run what is saved."""
+    redis_url = f"redis://{HOST}:{instance.ports['redis']}/0"
+    return Target(
+        endpoint_url=instance.url("localstack"),
+        project_dir=instance.project_dir,
+        tools_dir=instance.tools_dir,
+        uv=str(instance.tools_dir / "uv" / "bin" / "uv"),
+        hot_dir=instance.dir / "hot" if hot else None,
+        secrets=function_secrets(instance),
+        parameters={
+            "EdgeTrust": function_environment(instance)["ENCORE_EDGE_TRUST"],
+            "QueueRedisUrl": redis_url,
+            "LocksRedisUrl": redis_url,
+            "CacheRedisUrl": redis_url,
+            "KafkaBootstrapServers": instance.kafka_bootstrap_servers,
+            "ReservationTopic": instance.reservation_topic,
+            "DeadLetterTopic": instance.dead_letter_topic,
+            "DanalUrl": instance.url("danal"),
+            "PaycoUrl": instance.url("payco"),
+        },
+    )

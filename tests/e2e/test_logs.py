@@ -1,0 +1,32 @@
+"""scripts/logs on what the deployed functions have really written."""
+
+import secrets
+import subprocess
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from support.client import Person
+
+_WAIT_S = 30
+
+
+@pytest.mark.parametrize("http", ["api_url"], indirect=True)
+def test_one_request_is_followed_from_the_step_to_the_consumer(
+    http: httpx.Client, run_script: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    person = Person(http).join(3)
+    seats = http.get("schedules/304/seats", headers=person.with_pass).json()["seats"]
+    free = next(seat["number"] for seat in seats if seat["state"] == "available")
+    http.headers["X-Correlation-Id"] = correlation_id = secrets.token_hex(8)
+
+    assert person.reserve(304, [free]).status_code == 201
+
+    deadline_s = time.monotonic() + _WAIT_S
+    while "on_reservation_events" not in (shown := run_script("logs", "--correlation", correlation_id[:10]).stdout):
+        assert time.monotonic() < deadline_s, shown
+    step, consumer = shown.splitlines()
+    assert "step6_reserve" in step and "POST /reservations  201" in step
+    assert "on_reservation_events" in consumer and "type=reservation.held" in consumer
