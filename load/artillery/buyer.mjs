@@ -69,7 +69,12 @@ class Buyer {
       await this.leave();
     }
     await this.pay(path);
-    await this.fetchTicket(path);
+    while (!(await this.fetchTicket(path))) {
+      // An open payment (202) has ended in a decline: the seats are still held.
+      this.count('declined');
+      this.method = 'card';
+      await this.pay(path);
+    }
   }
 
   async join() {
@@ -155,14 +160,16 @@ class Buyer {
     }
   }
 
+  // Whether there is a ticket in the end; no ticket means that the seats are theirs still and not paid.
   async fetchTicket(path) {
     const paidAt = Date.now();
     for (;;) {
       const { answer } = await this.ask('reservation', 'GET', path, { bearer: this.token });
       if (answer.ticket) {
         this.events.emit('histogram', 'encore.ticket_wait', Date.now() - paidAt);
-        return;
+        return true;
       }
+      if (answer.status === 'held') return false;
       if (!['confirmed', 'paying'].includes(answer.status)) throw new Ended('hold_lost');
       await this.pause(TICKET_POLL_MS);
     }

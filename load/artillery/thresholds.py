@@ -24,7 +24,7 @@ class Threshold:
     @property
     def expression(self) -> str:
         """As ``ensure`` reads it. A metric that was never emitted fails there, as it does in ``judge``."""
-        return f"{self.metric} {self.comparison} {self.bound:g}"
+        return f"{self.metric} {self.comparison} {self.bound}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +48,26 @@ class _Pace:
     ticket_p95: int
 
 
-# Room for a busy two-core machine: on the gateway some ten times what was measured there. LocalStack has one
-# interpreter lock and starts an environment for each request at a time, so its bounds say little more than that it
-# answers.
+# The gateway's bounds are some ten times what was measured, room for a busy two-core machine. The deployed API may
+# take as long as the service in the report that Encore answers did under the same load. Smoke meets LocalStack cold: it
+# starts the functions while they are waited for.
 _PACE: dict[tuple[str, Target], _Pace] = {
     ("smoke", "gateway"): _Pace(p95=500, p99=1_000, ticket_p95=5_000),
     ("smoke", "localstack"): _Pace(p95=6_000, p99=10_000, ticket_p95=10_000),
     ("steps", "gateway"): _Pace(p95=250, p99=1_000, ticket_p95=5_000),
-    ("steps", "localstack"): _Pace(p95=10_000, p99=15_000, ticket_p95=15_000),
+    ("steps", "localstack"): _Pace(p95=1_930, p99=2_770, ticket_p95=10_000),
 }
 
 
 def thresholds(profile: Profile, target: Target, buyers: Sequence[Planned]) -> list[Threshold]:
-    """The bounds of a run: no buyer ended by a fault, a ticket for everybody who stayed, and the pace of the target."""
+    """The bounds of a run: no fault, not even one that a retry mends, a ticket for everybody who stayed, the pace."""
     pace = _PACE[profile.name, target]
     stay = sum(not buyer.leaves for buyer in buyers)
-    # Nothing is away in a run: only LocalStack under the full load may ask a few to come again.
-    retries = len(buyers) // 10 if (profile.name, target) == ("steps", "localstack") else 0
     return [
         Threshold("buyers who came", "vusers.created", ">=", len(buyers)),
         Threshold("buyers ended by a fault", "encore.faults", "<=", 0),
         Threshold("buyers with a ticket", "encore.buyers.ticket", ">=", stay),
-        Threshold("requests sent again after a 503 or a timeout", "encore.retries", "<=", retries),
+        Threshold("requests sent again after a 503 or a timeout", "encore.retries", "<=", 0),
         Threshold("response time p95, ms", "http.response_time.p95", "<=", pace.p95),
         Threshold("response time p99, ms", "http.response_time.p99", "<=", pace.p99),
         Threshold("from payment to ticket p95, ms", "encore.ticket_wait.p95", "<=", pace.ticket_p95),

@@ -109,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing is left running; seats still held are free again in 5 minutes", file=sys.stderr)
+        print("\ninterrupted: no buyer goes on; seats that they held are free again within 5 minutes", file=sys.stderr)
         return 130
     return 0 if passed else 1
 
