@@ -3,8 +3,7 @@
 from chalice.app import Response
 
 from booking import seats
-from booking.platform.edge import StepApp, answer, bearer, path_id
-from booking.platform.etags import has_already
+from booking.platform.edge import StepApp, answer_with_etag, bearer, path_id
 from booking.queue import read_pass
 from booking.seats.problems import ScheduleUnknown
 
@@ -15,7 +14,4 @@ app = StepApp("step5_seats")
 def show_seats(schedule_id: str) -> Response:
     shopper = read_pass(bearer(app))
     seat_map = seats.show_seat_map(path_id(schedule_id, ScheduleUnknown), shopper.concert_id)
-    headers = {"ETag": seat_map.etag, "Cache-Control": "private, no-cache"}
-    if has_already(app.request.headers.get("if-none-match", ""), seat_map.etag):
-        return Response(body="", status_code=304, headers={**headers})
-    return answer(seat_map.body.decode(), headers=headers)
+    return answer_with_etag(app, seat_map.body.decode(), {"Cache-Control": "private, no-cache"}, seat_map.etag)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import cycle
+from urllib.parse import urlsplit
 
 from benchmarks import cpu, tools
 from benchmarks.gateway import StepsAndFloors
@@ -23,6 +24,7 @@ GROUPS = ("localstack", "cpu", "lua", "sql", "http")
 CONNECTIONS = 32
 CLIENTS = 16
 LOCALSTACK_CONNECTIONS = 8
+_LOCALSTACK_REQUESTS_PER_S_MAX = 600
 _PAYMENTS_PER_S_MAX = 3_000
 
 _STEP_FLOORS = {
@@ -57,7 +59,7 @@ def http_cases(stage: Stage, base_url: str, duration_s: float) -> Iterator[Case]
 
     def rate(name: str, connections: int) -> Callable[[], float]:
         source = _Requests(stage, name, (FLOORS | STEPS)[name], round(duration_s * _ONCE.get(name, 1)))
-        return lambda: tools.wrk(base_url, source.raw(), connections, duration_s, once=name in _ONCE)
+        return wrk_rate(base_url, source, connections, duration_s)
 
     for step, (floor, times_max) in _STEP_FLOORS.items():
         if step not in _SQL_FLOORS:
@@ -71,9 +73,8 @@ def localstack_cases(stage: Stage, base_url: str, empty_url: str, duration_s: fl
     """Requests a second through LocalStack's API Gateway, beside an empty function's there."""
 
     def rate(url: str, name: str, make: MakeRequests, connections: int) -> Callable[[], float]:
-        source = _Requests(stage, name, make, round(duration_s * 600))
-        prefix = "/" + url.split("/", 3)[3]
-        return lambda: tools.wrk(url, source.raw(prefix), connections, duration_s, once=name in _ONCE)
+        source = _Requests(stage, name, make, round(duration_s * _LOCALSTACK_REQUESTS_PER_S_MAX))
+        return wrk_rate(url, source, connections, duration_s)
 
     def empty(connections: int) -> Callable[[], float]:
         return rate(empty_url, "empty", get(""), connections)
@@ -127,6 +128,12 @@ def lua_cases(stage: Stage, calls: int) -> Iterator[Case]:
         yield Case("lua", name, "one GET in a script", calls_a_second, floor)
 
 
+def wrk_rate(url: str, source: "_Requests", connections: int, duration_s: float) -> Callable[[], float]:
+    """Requests a second below ``url`` over so many connections."""
+    prefix = urlsplit(url).path
+    return lambda: tools.wrk(url, source.raw(prefix), connections, duration_s, once=source.once)
+
+
 def hold_rate(stage: Stage, duration_s: float) -> Callable[[], float]:
     """Step 6's SQL by pgbench: holds a second, each of a seat of its own."""
     return pgbench_rate(stage, own_sql("hold_seats.sql"), duration_s)
@@ -161,7 +168,8 @@ class _Requests:
 
     def __init__(self, stage: Stage, name: str, make: MakeRequests, count: int) -> None:
         self._stage, self._make_requests, self._count = stage, make, count
-        self._kept = None if name in _ONCE else self._make()
+        self.once = name in _ONCE
+        self._kept = None if self.once else self._make()
 
     def _make(self) -> list[Request]:
         return self._make_requests(self._stage, self._count)

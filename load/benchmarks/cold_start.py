@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.tools import ToolError
 from encore_stack.deployment.packages import build_runtime_layer
+from encore_stack.functions import function_names
 from encore_stack.instance import PROJECT_DIR
 
 _IMPORT = """
@@ -37,14 +38,13 @@ def measure_cold_starts(rounds: int, tools_dir: Path, tell: Callable[[str], None
     """Import every function ``rounds`` times, round by round, compiled modules in place. Raises ToolError."""
     runtime = build_runtime_layer(PROJECT_DIR / "layers" / "runtime", tools_dir, str(tools_dir / "uv" / "bin" / "uv"))
     layers = [str(runtime / "python"), str(PROJECT_DIR / "layers" / "booking")]
-    functions = sorted(file.parent for file in (PROJECT_DIR / "functions").glob("*/app.py"))
-    samples: dict[str, list[tuple[float, float]]] = {folder.name: [] for folder in functions}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in function_names(PROJECT_DIR)}
     for nth in range(rounds + 1):
         tell(f"cold start: round {nth} of {rounds}" if nth else "cold start: compiling")
-        for folder in functions:
-            sample = _import_once([str(folder), *layers])
+        for name, taken in samples.items():
+            sample = _import_once([str(PROJECT_DIR / "functions" / name), *layers])
             if nth:  # the first round compiled what had changed
-                samples[folder.name].append(sample)
+                taken.append(sample)
     return [_summary(name, taken) for name, taken in samples.items()]
 
 

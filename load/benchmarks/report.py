@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -81,7 +82,7 @@ def _line(result: Result, earlier: Earlier | None) -> str:
     if result.fault:
         return f"  {result.name:<30} could not be measured: {result.fault}"
     median, least, most = result.times
-    rate, floor_rate = (sorted(rates)[len(rates) // 2] for rates in (result.rates, result.floor_rates))
+    rate, floor_rate = map(statistics.median, (result.rates, result.floor_rates))
     may = f"{result.times_max:g}" if result.times_max else ""
     if result.times_max:
         may += " ok" if median <= result.times_max else " OVER"

@@ -109,6 +109,4 @@ STEPS: dict[str, MakeRequests] = {
     "step6_reserve": reserve,
     "step7_pay": pay,
 }
-FLOORS: dict[str, MakeRequests] = {
-    name: get(f"/floors/{name.replace(' ', '-')}") for name in ("empty", "redis-get", "redis-lua")
-}
+FLOORS: dict[str, MakeRequests] = {name: get(f"/floors/{name}") for name in ("empty", "redis-get", "redis-lua")}

@@ -1,7 +1,6 @@
 """A whole run: the stage, the groups one after the other, the audit."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ from encore_stack.deployment import deploy
 from encore_stack.deployment.target import target_of
 from encore_stack.parts.base import Unhealthy, probe_http
 from encore_stack.parts.localstack import leave_deploying_to_up
-from encore_stack.ports import HOST
 from encore_stack.stack import Stack
 
 _CPU_CALLS = 300
@@ -78,13 +76,12 @@ def audit(stage_instance: str) -> int:
 def _gateway(stage: Stage, tell: Callable[[str], None]) -> Iterator[str]:
     """A gateway of the benchmarks' own, with the floors; yields its URL."""
     tell("the gateway")
-    with socket.create_server((HOST, 0)) as chosen:
-        port = chosen.getsockname()[1]
-    environment = {**os.environ, **stage.environment(), "ENCORE_GATEWAY_PORT": str(port)}
+    port = stage.instance.ports["gateway"]  # the instance's own gateway, which has no floors, is not started
+    environment = {**os.environ, **stage.environment()}
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.gateway"], env=environment)
     try:
         _await_gateway(process, port)
-        yield f"http://{HOST}:{port}"
+        yield stage.instance.url("gateway")
     finally:
         process.terminate()
         process.wait()

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pg8000.native
 
+from benchmarks.floors.app import BODY_KEY
 from booking.platform.migrate import migrate
+from booking.platform.redis import redis
 from booking.platform.settings import settings
 from booking.queue import Pass, join_line, person_of
 from booking.queue.keys import line_key
 from booking.queue.tokens import sign_pass
 from encore_stack.dataset import FULL, load
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import Instance
+from encore_stack.parts import part_named
 from encore_stack.stack import Stack
-from redis import Redis
 
 INSTANCE = "bench"
 DATABASE = "encore"
@@ -61,17 +63,12 @@ class Stage:
         with closing(self.connection()) as connection:
             connection.run(SQL.joinpath("setup.sql").read_text())
         self._copy_database()
-        self.redis().set("bench:body", "x" * 12_000)
+        redis("cache").set(BODY_KEY, "x" * 12_000)
         self._fill_line()
 
     def environment(self) -> dict[str, str]:
-        """Of the gateway: as the stack's own, without a line and a metric for each request."""
-        return {
-            **function_environment(self.instance),
-            "POWERTOOLS_SERVICE_NAME": "benchmark",
-            "POWERTOOLS_LOG_LEVEL": "WARNING",
-            "POWERTOOLS_METRICS_DISABLED": "true",
-        }
+        """Of the gateway: the stack's own."""
+        return {**part_named("gateway").environment(self.instance)}
 
     def connection(self, database: str = DATABASE, user: str = "encore") -> pg8000.native.Connection:
         """A connection to the primary, by default as the booking role."""
@@ -94,10 +91,6 @@ class Stage:
             "PGDATABASE": FLOOR_DATABASE,
         }
 
-    def redis(self) -> "Redis":
-        """A client of the instance's Redis."""
-        return Redis(port=self.instance.ports["redis"])
-
     def new_user_ids(self, count: int) -> list[str]:
         """People who were never seen before."""
         first = time.time_ns()
@@ -110,13 +103,11 @@ class Stage:
     def take_seats(self, count: int) -> list["Seat"]:
         """The next ``count`` seats that nobody has."""
         with closing(self.connection()) as connection:
-            [[last]] = connection.run(
-                "select setval('bench_seat', nextval('bench_seat') + cast(:more as bigint))", more=count - 1
-            )
+            first, last = _advance(connection, count)
             rows = connection.run(
-                "select concert_id, schedule_id, number, person, pass_id"
+                "select concert_id, person, pass_id, schedule_id, number"
                 " from generate_series(cast(:first as bigint), cast(:last as bigint)) as n, bench_seat_at(n)",
-                first=last - count + 1,
+                first=first,
                 last=last,
             )
         return [Seat(*row) for row in rows]
@@ -124,10 +115,7 @@ class Stage:
     def hold(self, count: int, database: str = DATABASE) -> list["Held"]:
         """Hold the next ``count`` seats, one for each of as many buyers; pgbench's next payments there are theirs."""
         with closing(self.connection(database)) as connection:
-            [[last]] = connection.run(
-                "select setval('bench_seat', nextval('bench_seat') + cast(:more as bigint))", more=count - 1
-            )
-            first = last - count + 1
+            first, last = _advance(connection, count)
             rows = connection.run(SQL.joinpath("hold_range.sql").read_text(), first=first, last=last)
             connection.run("select setval('bench_payment', cast(:first as bigint), false)", first=first)
         return [Held(*row) for row in rows]
@@ -141,7 +129,7 @@ class Stage:
 
     def _fill_line(self) -> None:
         """A shop that is full and people who wait for it, so that a join finds what it finds in a rush."""
-        client = self.redis()
+        client = redis("queue")
         waiting = client.zcard(line_key(LINE_CONCERT_ID, "waiting"))
         if not client.exists(line_key(LINE_CONCERT_ID, "gate")):
             with closing(self.connection()) as connection:
@@ -154,12 +142,10 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """A seat and the one buyer whom it is for."""
+class Buyer:
+    """Somebody with a pass of a concert."""
 
     concert_id: int
-    schedule_id: int
-    number: int
     person: str
     pass_id: str
 
@@ -169,17 +155,26 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A reservation and its buyer."""
+class Seat(Buyer):
+    """The one buyer whom a seat is for."""
+
+    schedule_id: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Held(Buyer):
+    """The buyer of a reservation."""
 
     reservation_id: str
-    concert_id: int
-    person: str
-    pass_id: str
 
-    def shop_pass(self) -> str:
-        """The buyer's signed pass."""
-        return pass_of(self.person, self.concert_id, self.pass_id)
+
+def _advance(connection: pg8000.native.Connection, count: int) -> tuple[int, int]:
+    """The numbers of the first and the last of the next ``count`` seats."""
+    [[last]] = connection.run(
+        "select setval('bench_seat', nextval('bench_seat') + cast(:more as bigint))", more=count - 1
+    )
+    return last - count + 1, last
 
 
 def pass_of(person: str, concert_id: int, pass_id: str) -> str:

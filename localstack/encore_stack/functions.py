@@ -3,8 +3,11 @@
 from collections.abc import Collection
 from pathlib import Path
 
-DEPLOYED_PREFIX = "encore-"
-"""The name of the CloudFormation stack and a dash come before a deployed function's name."""
+STACK_NAME = "encore"
+"""The CloudFormation stack."""
+
+DEPLOYED_PREFIX = f"{STACK_NAME}-"
+"""What comes before a deployed function's name."""
 
 
 class UnknownFunction(Exception):

@@ -23,7 +23,7 @@ from typing import Any
 
 from encore_stack import progress
 from encore_stack.deployment.deploy import is_hot
-from encore_stack.deployment.target import STACK_NAME
+from encore_stack.functions import DEPLOYED_PREFIX
 from encore_stack.instance import Instance
 from encore_stack.stack import Stack, StackError
 
@@ -270,7 +270,7 @@ def _lines(*lines: str) -> str:
 
 
 def _names(events: list[dict[str, Any]]) -> str:
-    return ", ".join(sorted({event["function"].removeprefix(f"{STACK_NAME}-") for event in events}))
+    return ", ".join(sorted({event["function"].removeprefix(DEPLOYED_PREFIX) for event in events}))
 
 
 def _say(text: str) -> None:

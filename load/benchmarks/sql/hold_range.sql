@@ -6,4 +6,4 @@ with held as (
     from generate_series(cast(:first as bigint), cast(:last as bigint)) as n, bench_seat_at(n) s
     returning n, reservation_id
 )
-select held.reservation_id::text, s.concert_id, s.person, s.pass_id from held, bench_seat_at(held.n) s
+select s.concert_id, s.person, s.pass_id, held.reservation_id::text from held, bench_seat_at(held.n) s

@@ -8,10 +8,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from encore_stack.functions import STACK_NAME
 from encore_stack.instance import Instance, function_environment, function_secrets
 from encore_stack.ports import HOST
 
-STACK_NAME = "encore"
 API_ID = "encore"
 STAGE = "v1"
 REGION = "us-east-1"

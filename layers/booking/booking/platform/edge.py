@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from chalice.app import Chalice, Request, Response
 
+from booking.platform.etags import etag_of, has_already
 from booking.platform.problems import (
     BadRequest,
     InternalError,
@@ -74,11 +75,12 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] = NO_HEADERS
     return Response(body=text, status_code=status, headers={"Content-Type": "application/json", **headers})
 
 
-def answer_with_etag(app: StepApp, body: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
-    """A JSON answer with the hash of its body as ETag; 304 without a body when the caller has that already."""
-    etag = f'"{hashlib.blake2b(body.encode(), digest_size=12).hexdigest()}"'
-    known = app.request.headers.get("if-none-match", "")
-    if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")) or known.strip() == "*":
+def answer_with_etag(
+    app: StepApp, body: str, headers: Mapping[str, str] = NO_HEADERS, etag: str | None = None
+) -> Response:
+    """A JSON answer with its ETag, the hash of its body unless given; 304 without a body when the caller has that."""
+    etag = etag or etag_of(body)
+    if has_already(app.request.headers.get("if-none-match", ""), etag):
         return Response(body="", status_code=304, headers={"ETag": etag, **headers})
     return answer(body, headers={"ETag": etag, **headers})
 
