@@ -20,6 +20,8 @@ restoring  STRING held by the one handler that restores the line from Postgres, 
 ========== ====== ==================================================================================================
 """
 
+from functools import lru_cache
+
 NAMES = (
     "gate",
     "waiting",
@@ -40,6 +42,7 @@ def line_key(concert_id: int, name: str) -> str:
     return f"line:{{c{concert_id}}}:{name}"
 
 
-def line_keys(concert_id: int) -> list[str]:
+@lru_cache(maxsize=1024)
+def line_keys(concert_id: int) -> tuple[str, ...]:
     """All keys of a concert's line, in the order of ``NAMES``."""
-    return [line_key(concert_id, name) for name in NAMES]
+    return tuple(line_key(concert_id, name) for name in NAMES)

@@ -7,10 +7,10 @@ that finds no gate is answered by restoring the line (``restore``) and asking ag
 
 import random
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import msgspec
 from redis.exceptions import RedisError
 
 from booking.platform.postgres import primary
@@ -56,8 +56,7 @@ class LineClosed(Unavailable):
     slug = "line-closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """Where a person is: waiting (their position, when to ask again) or admitted (their pass).
 
     ``eta_s`` is None while the gate lets nobody in. ``created`` says that this call gave the place.
