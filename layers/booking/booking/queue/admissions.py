@@ -14,6 +14,7 @@ from booking.queue.line import let_in_waiting
 
 _BATCH = 2000
 _BATCHES_PER_TICK = 50
+_OF_ADMISSION = ("epoch", "number", "place", "entered_after", "gate_change_id")
 _RUNNING_LINES = read_text("booking.queue", "sql/running_lines.sql")
 _COPY_ADMISSIONS = read_text("booking.queue", "sql/copy_admissions.sql")
 
@@ -37,6 +38,12 @@ def copy_admissions() -> int:
     Raises RedisAway, DatabaseAway.
     """
     return sum(_copy_line(concert_id) for concert_id in running_lines())
+
+
+def turns_to_copy() -> int:
+    """How many entries the streams of all running lines hold. Raises RedisAway, DatabaseAway."""
+    with redis_away_refuses():
+        return sum(int(redis("queue").xlen(line_key(concert_id, "admissions"))) for concert_id in running_lines())
 
 
 def running_lines() -> dict[int, bool]:
@@ -84,11 +91,13 @@ def _store(concert_id: int, entries: list[Entry]) -> None:
         numbers=column("number"),
         places=column("place"),
         entered_afters=column("entered_after"),
+        gate_change_ids=column("gate_change_id"),
         admitteds_us=column("admitted_us"),
         claimeds_us=column("claimed_us"),
         expireds_us=column("expires_us"),
         endeds_us=column("ended_us"),
         end_reasons=column("end_reason"),
+        ended_afters=column("ended_after"),
     )
 
 
@@ -102,11 +111,16 @@ def merge_entries(entries: list[Entry]) -> Turns:
         match entry["type"]:
             case "admit":
                 turn["admitted_us"] = at_us
-                turn |= {name: int(entry[name]) for name in ("epoch", "number", "place", "entered_after")}
+                turn |= _numbers(entry, *_OF_ADMISSION)
             case "claim":
                 turn["claimed_us"] = at_us
             case "end":
-                turn |= {"ended_us": at_us, "end_reason": entry["reason"]}
+                turn |= {"ended_us": at_us, "end_reason": entry["reason"], **_numbers(entry, "ended_after")}
         if "expires_us" in entry:
             turn["expires_us"] = max(int(entry["expires_us"]), turn.get("expires_us", 0))
     return turns
+
+
+def _numbers(entry: dict[str, str], *names: str) -> dict[str, int]:
+    # A stream may still hold entries of an older version, which lack some.
+    return {name: int(entry[name]) for name in names if name in entry}

@@ -51,7 +51,7 @@ def _restore(concert_id: int, common: list[str | float], line: dict[str, Any]) -
         script("restore_turns")(client, keys, [*common, *_flattened(chunk)])
     lost = not line["first_start"]
     hold_s = settings().rebuild_hold_s if lost else 0
-    phantoms = round(line["rate_per_s"] * _UNRECORDED_S) if lost else 0
+    phantoms = round(line["unrecorded_rate"] * _UNRECORDED_S) if lost else 0
     script("restore_gate")(client, keys, [*common, hold_s, phantoms, *_gate_fields(line)])
 
 
@@ -63,6 +63,7 @@ def _flattened(turns: tuple[list[Any], ...]) -> Iterator[str | int]:
 def _gate_fields(line: dict[str, Any]) -> list[str | float]:
     turns = line["turns"]
     fields: dict[str, str | float] = {
+        "change_id": line["change_id"],
         "epoch": line["epoch"],
         "state": line["state"],
         "capacity": line["capacity"],

@@ -2,5 +2,5 @@
 -- whether each is sold out.
 select concert.id, line_sold_out(concert.id)
 from concert
-where exists (select from gate_change where concert_id = concert.id and reason = 'started')
+where exists (select from gate_change where concert_id = concert.id and action = 'started')
   and (concert.sales_closed_at is null or concert.sales_closed_at > now() - interval '1 day')
