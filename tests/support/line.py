@@ -12,6 +12,7 @@ import pytest
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
 from booking.queue import admissions, join_line, leave_line, person_of, position, scripts
+from booking.queue.gate import GateChange, change_gate
 from booking.queue.keys import line_key, line_keys
 from booking.queue.line import Turn
 
@@ -127,20 +128,9 @@ class Line:
     def inside(self) -> int:
         return int(redis("queue").zcard(line_key(self.concert_id, "inside")))
 
-    def gate(self, **fields: float | str) -> None:
-        """Turn the gate's settings, as an operator does: in Postgres and in Redis."""
-        columns = {"rate": "rate_per_s"}
-        settings = {columns.get(name, name): value for name, value in fields.items()}
-        if "paused" in settings:
-            settings["paused"] = "true" if settings["paused"] else "false"
-        others = ("epoch", "state", "capacity", "rate_per_s", "paused", "message")
-        values = ", ".join(f"'{settings[name]}'" if name in settings else name for name in others)
-        [[change_id]] = primary().rows(
-            f"insert into gate_change (concert_id, {', '.join(others)}, reason)"
-            f" select concert_id, {values}, 'test' from gate_in_force(cast(:id as bigint)) returning id",
-            id=self.concert_id,
-        )
-        redis("queue").hset(line_key(self.concert_id, "gate"), mapping={**fields, "change_id": change_id})
+    def gate(self, action: str, value: object = None) -> GateChange:
+        """Turn the gate, as an operator does."""
+        return change_gate(self.concert_id, action, value, by="a test")
 
     def forget(self) -> None:
         """Redis loses everything of this line."""

@@ -55,11 +55,11 @@ def a_day_at_the_line(line: Line) -> None:
     line.leave("p0")
     shopper = read_pass(line.poll("p1").shop_pass)
     end_turn(line.concert_id, shopper.person, shopper.pass_id, "paid")
-    line.gate(capacity=1)
+    line.gate("capacity", 1)
     line.leave("p2")
     line.clock.advance(30)
     line.poll("p11")  # everybody else has missed their polls
-    line.gate(capacity=4)
+    line.gate("capacity", 4)
     line.clock.advance(1)
     line.poll("p11")
     line.poll("p6")  # back at an earlier place
@@ -101,7 +101,7 @@ def test_i4_judges_by_the_settings_that_each_admission_names(look: Look, open_li
     line = open_line(capacity=2)
     line.join("ann")
     line.join("bob")
-    line.gate(capacity=1)  # fewer than are inside: nobody is thrown out, and nobody comes in
+    line.gate("capacity", 1)  # fewer than are inside: nobody is thrown out, and nobody comes in
     line.leave("ann")
     line.join("cid")
     assert look() == set()

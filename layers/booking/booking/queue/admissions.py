@@ -6,11 +6,13 @@ committed. So a copy that dies, or two that overlap, store an entry twice at wor
 
 from typing import Any, cast
 
+import msgspec
+
 from booking.platform.postgres import primary
 from booking.platform.redis import redis, redis_away_refuses
 from booking.platform.resources import read_text
 from booking.queue.keys import line_key
-from booking.queue.line import let_in_waiting
+from booking.queue.line import set_gate
 
 _BATCH = 2000
 _BATCHES_PER_TICK = 50
@@ -23,12 +25,13 @@ Turns = dict[str, dict[str, Any]]
 
 
 def keep_lines_moving() -> int:
-    """One tick of the background loop: let people in where nobody polls, then copy what happened.
+    """One tick of the background loop: repeat the newest settings, let people in where nobody polls, then copy what
+    happened.
 
     Answers how many people and entries it moved. Raises RedisAway, DatabaseAway.
     """
     lines = running_lines()
-    admitted = sum(let_in_waiting(concert_id, sold_out) for concert_id, sold_out in lines.items())
+    admitted = sum(set_gate(concert_id, settings).admitted for concert_id, settings in lines.items())
     return admitted + sum(_copy_line(concert_id) for concert_id in lines)
 
 
@@ -46,12 +49,12 @@ def turns_to_copy() -> int:
         return sum(int(redis("queue").xlen(line_key(concert_id, "admissions"))) for concert_id in running_lines())
 
 
-def running_lines() -> dict[int, bool]:
-    """The concerts that may have people inside, and whether each is sold out. Raises DatabaseAway.
+def running_lines() -> dict[int, dict[str, Any]]:
+    """The concerts that may have people inside, and the settings of each line. Raises DatabaseAway.
 
     Postgres knows them however much Redis forgets.
     """
-    return {int(concert_id): bool(sold_out) for concert_id, sold_out in primary().rows(_RUNNING_LINES)}
+    return {int(concert_id): msgspec.json.decode(settings) for concert_id, settings in primary().rows(_RUNNING_LINES)}
 
 
 def _copy_line(concert_id: int) -> int:

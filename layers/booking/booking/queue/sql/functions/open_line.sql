@@ -2,21 +2,19 @@
 --
 -- Called when Redis has no gate. The line's first call appends the gate_change row of action 'started' and says
 -- "first_start": nobody can be inside a line that never ran. Any later call means that Redis lost the line.
--- Times are Unix times in microseconds. "unrecorded_rate" is the fastest that people were let in during the last moments.
+-- "settings" are line_settings(); "unrecorded_rate" is the fastest that people were let in during the last moments.
 -- "turns" are [person, state, pass id, number, place, claimed, expires], oldest first; a turn whose end reached Postgres
 -- before its admission did has no place, so its end stands for one (places come from a clock, and every paper of that
 -- turn was given out earlier). Of earlier epochs only who may still be inside counts: their tokens are over anyway.
 create or replace function open_line(p_concert_id bigint) returns text
 language plpgsql as $$
 declare
-    v_concert concert;
     v_gate gate_change;
     v_first_start boolean;
     v_rate numeric;
     v_turns json;
 begin
-    select * into v_concert from concert where id = p_concert_id;
-    if not found then
+    if not exists (select from concert where id = p_concert_id) then
         return null;
     end if;
 
@@ -58,14 +56,6 @@ begin
     return json_build_object(
         'first_start', v_first_start,
         'unrecorded_rate', v_rate,
-        'change_id', v_gate.id,
-        'epoch', v_gate.epoch,
-        'state', case when v_concert.sales_closed_at <= clock_timestamp() then 'closed' else v_gate.state end,
-        'capacity', v_gate.capacity,
-        'rate_per_s', v_gate.rate_per_s,
-        'paused', v_gate.paused,
-        'message', coalesce(v_gate.message, ''),
-        'opens_us', microseconds(v_concert.sales_open_at),
-        'sold_out', line_sold_out(p_concert_id),
+        'settings', line_settings(p_concert_id),
         'turns', v_turns);
 end $$;
