@@ -5,9 +5,9 @@ Redis Cluster. A person is the 22 characters of ``people.person_of``. A place is
 expiry or a deadline a Unix time in microseconds.
 
 ========== ====== ==================================================================================================
-gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out) and counters
-                  (last_place, number, the rate's tokens, the measured speed, lapse_us: before then no turn
-                  inside lapses); its absence means REBUILD
+gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; change_id: the row of
+                  gate_change that they are from) and counters (last_place, number, the rate's tokens, the measured
+                  speed, lapse_us: before then no turn inside lapses); its absence means REBUILD
 waiting    ZSET   person → place; a draw may score people below every place taken from the clock
 seen       ZSET   person waiting → when they count as absent (two told poll intervals and 10 s after the last poll)
 inside     ZSET   person → when the turn lapses; ``phantom:<n>`` stands for somebody whom a lost Redis may have let in
