@@ -284,16 +284,17 @@ local function admit(gate, person, place, now)
   return pass
 end
 
--- Whether somebody at the head can be expected to fetch the pass in time: the poll that they were told to make is not
--- overdue, and not so far off (the line came on faster than it could be foreseen) that the pass might lapse before it.
--- The caller is here.
-local function is_expected(person, now, caller)
+-- Whether somebody at the head is taken to be here: the poll that they were told to make is due about now. Who is not here
+-- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. For a
+-- drawn place it waits as long as a pass is kept to be claimed: all who were collected poll soon after the opening.
+local function is_here(person, place, now, caller)
   if person == caller then return true end
   local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)
-  return now <= due + GRACE_US and due + GRACE_US <= now + CLAIM_WINDOW_US
+  local wait_us = place < DRAWN_BELOW and CLAIM_WINDOW_US - GRACE_US or GRACE_US
+  return now <= due + GRACE_US and due <= now + wait_us
 end
 
--- Lets people in by place while there is room and rate; who is not expected is passed over.
+-- Lets people in by place while there is room and rate; who is not here is passed over.
 -- Answers how many were let in, how many wait now, how many more may be inside, and the caller's pass when the caller was
 -- let in.
 local function let_in(gate, now, caller)
@@ -308,9 +309,9 @@ local function let_in(gate, now, caller)
     while admitted < limit and waiting > 0 and passed_over < ABSENT_MAX do
       local head = redis.call('ZRANGE', WAITING, 0, math.min(limit - admitted, ABSENT_MAX) - 1, 'WITHSCORES')
       for i = 1, #head, 2 do
-        local person = head[i]
-        if is_expected(person, now, caller) then
-          local pass = admit(gate, person, tonumber(head[i + 1]), now)
+        local person, place = head[i], tonumber(head[i + 1])
+        if is_here(person, place, now, caller) then
+          local pass = admit(gate, person, place, now)
           if person == caller then callers_pass = pass end
           admitted = admitted + 1
         else
