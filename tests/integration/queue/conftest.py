@@ -13,8 +13,15 @@ from booking.platform.redis import redis
 from booking.queue import admissions, join_line, person_of, position, scripts
 from booking.queue.keys import line_key, line_keys
 from booking.queue.line import Turn
+from support.redis import TOPOLOGIES
 
 _concert_ids = itertools.count(int(time.time()) % 1_000_000 * 1_000)
+
+
+@pytest.fixture(params=TOPOLOGIES)
+def redis_topology(request: pytest.FixtureRequest) -> str:
+    """The whole suite of the line runs on each: ``-k sentinel``."""
+    return str(request.param)
 
 
 class Clock:
