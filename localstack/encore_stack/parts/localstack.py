@@ -104,7 +104,7 @@ def localstack_environment(instance: Instance) -> dict[str, str]:
         "XDG_CACHE_HOME": str(data / "cache"),
         "HOME": str(data / "home"),
         "TMPDIR": str(data / "tmp"),
-        "PYTHONPATH": "",
+        "PYTHONPATH": str(instance.project_dir / "localstack" / "lambda_executor"),  # whoever has installed the tools
         PATCHES: _patches(),
     }
 
