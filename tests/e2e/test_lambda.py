@@ -232,3 +232,28 @@ def test_events_that_wait_while_the_function_is_updated_come(
     function.replace(_NOTES_EVENTS.replace("VERSION", "other"))
 
     wait_for_all(came, 40)
+
+
+def test_new_code_of_a_loop_begins_though_two_runs_of_the_old_are_under_way(
+    make: Callable[..., Function], tmp_path: Path
+) -> None:
+    source = f"""
+import pathlib, time
+def handler(event, context):
+    pathlib.Path({str(tmp_path)!r}, "VERSION-" + context.aws_request_id).touch()
+    time.sleep({2 * _WAIT_S})
+"""
+    function = make(source.replace("VERSION", "old"), name_part="every_minute_", Timeout=3 * _WAIT_S)
+    function.client.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=2)
+
+    def begin(count: int, version: str) -> None:
+        for _ in range(count):
+            function.client.invoke(FunctionName=function.name, InvocationType="Event", Payload=b"{}")
+        deadline_s = time.monotonic() + _WAIT_S
+        while len(list(tmp_path.glob(f"{version}-*"))) < count:
+            assert time.monotonic() < deadline_s, f"the {version} code does not begin"
+            time.sleep(0.05)
+
+    begin(2, "old")
+    function.replace(source.replace("VERSION", "new"))
+    begin(1, "new")
