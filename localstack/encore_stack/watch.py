@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from encore_stack import progress
-from encore_stack.deployment.deploy import is_hot
 from encore_stack.functions import DEPLOYED_PREFIX
 from encore_stack.instance import Instance
+from encore_stack.parts.localstack import is_hot
 from encore_stack.stack import Stack, StackError
 
 MIGRATE, DEPLOY, GATEWAY = "migrate", "deploy", "gateway"
