@@ -222,7 +222,7 @@ def test_an_event_that_comes_again_changes_nothing(danal: SimulatedGateway) -> N
         assert consume(*everything) == {"batchItemFailures": []}
 
     assert tickets(held) == 1
-    [schedule] = catalog.list_schedules(shop.concert_id)["schedules"]
+    [schedule] = json.loads(catalog.list_schedules(shop.concert_id))["schedules"]
     assert schedule["seats_left"] == 8
 
 
@@ -236,7 +236,7 @@ def test_order_does_not_matter_a_refund_before_its_confirmation_leaves_no_ticket
 
     assert tickets(held) == 0
     assert "ticket" not in shop.show(held)
-    [schedule] = catalog.list_schedules(shop.concert_id)["schedules"]
+    [schedule] = json.loads(catalog.list_schedules(shop.concert_id))["schedules"]
     assert schedule["seats_left"] == 10
 
 
