@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _json(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> str:
-    shown = ("name", "host", "port", "pid", "health", "log")
+    shown = ("name", "host", "port", "pid", "health", "role", "log")
     rows = [{key: getattr(part, key) for key in shown} for part in parts]
     return json.dumps(
         {"instance": instance.name, "api_url": api_url, "gateway_url": gateway_url, "parts": rows}, indent=2
@@ -58,4 +58,5 @@ def _row(instance: Instance, part: PartStatus) -> tuple[str, ...]:
     if part.name == "kafka" and instance.external_kafka:
         address = instance.external_kafka
     log = part.log.removeprefix(f"{instance.project_dir}/")
-    return (part.name, part.state, address, str(part.pid or "-"), part.health, log)
+    health = f"{part.health}, {part.role}" if part.role else part.health
+    return (part.name, part.state, address, str(part.pid or "-"), health, log)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 from encore_stack import progress
@@ -14,7 +15,7 @@ from encore_stack.deployment.code import code_digest
 from encore_stack.deployment.deploy import deploy_instance
 from encore_stack.deployment.functions import start_background_loops
 from encore_stack.deployment.target import target_of
-from encore_stack.instance import BROKERS, Instance, function_environment
+from encore_stack.instance import BROKERS, REDIS_PARTS, REDIS_SERVERS, Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
 from encore_stack.parts.kafka import create_topics
@@ -23,7 +24,9 @@ from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
 from encore_stack.watch import DEPLOY, GATEWAY, LOOPS, MIGRATE, Watch, alone
 
-_SERVERS = ("postgres", "replica", "redis", *BROKERS, "danal", "payco", "localstack")
+_SERVERS = ("postgres", "replica", *REDIS_PARTS, *BROKERS, "danal", "payco", "localstack")
+_OPTIONAL = {*BROKERS[1:], *REDIS_PARTS}
+"""Parts that an instance may well do without: nobody needs to be told."""
 _AFTER_MIGRATING = ("poller", "gateway")
 _POLL_S = 0.05
 _OLD_POLLER_S = 3.0
@@ -37,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--parts", default="")
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--brokers", type=int, choices=(1, 3))
+    parser.add_argument("--redis", choices=tuple(REDIS_SERVERS))
     options = parser.parse_args(arguments)
     wanted = [name for name in options.parts.split(",") if name]
     if unknown := [name for name in wanted if name not in PART_NAMES]:
@@ -48,11 +52,15 @@ def run(arguments: Sequence[str]) -> int:
     began = _began()
     instance = Instance.load()
     instance.choose_kafka(options.brokers)
-    if left_out := [name for name in wanted if name in BROKERS[1:] and part_named(name).absent(instance)]:
-        print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(instance)}", file=sys.stderr)
+    wished = replace(instance, redis_topology=options.redis or instance.redis_topology)
+    if left_out := [name for name in wanted if name in _OPTIONAL and part_named(name).absent(wished)]:
+        print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(wished)}", file=sys.stderr)
         return 2
     stack = Stack(instance)
+    has_changed = stack.choose_redis(options.redis)
     print(f"instance {instance.name}: its data, logs and ports lie in {instance.dir}")
+    if has_changed:
+        progress.line(f"Redis is run as '{instance.redis_topology}' from now on, and starts empty")
     _tell_held(instance)
     if wanted:
         _start(stack, with_needs(wanted))
@@ -171,9 +179,10 @@ def _tell_held(instance: Instance) -> None:
 
 
 def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None = None) -> None:
-    for name in names:
-        if name not in BROKERS[1:] and (reason := part_named(name).absent(stack.instance)):
-            progress.line(f"{name}: skipped", reason)
+    absent = {name: reason for name in names if (reason := part_named(name).absent(stack.instance))}
+    for name in absent.keys() - _OPTIONAL:
+        progress.line(f"{name}: skipped", absent[name])
+    present = [name for name in names if name not in absent]
     before = dict(stack.instance.ports)
 
     def on_ready(name: str, took_s: float) -> None:
@@ -182,7 +191,7 @@ def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None
         if ready and name in ready:
             ready[name].set()
 
-    with progress.alive("start " + ", ".join(names)):
+    with progress.alive("start " + ", ".join(present)):
         stack.up(names, on_ready=on_ready)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from redis import Redis
 
 Endpoint = Literal["queue", "locks", "cache"]
 
+_SILENT_S = 1.0
+
 _connections = threading.local()
+_silences: dict[str, "_Silence"] = {}
 
 
 class RedisAway(Unavailable):
@@ -48,12 +52,42 @@ class _Connection(Connection):
         return connected
 
 
+class _Silence:
+    """What this process's threads know of a server that lets commands time out: it hangs, or its network is cut.
+
+    A request asks several times, and each would cost a whole timeout. So nobody asks for ``_SILENT_S`` after a timeout;
+    then one thread tries, and the others fail at once until it knows more.
+    """
+
+    def __init__(self) -> None:
+        self._until_s: float | None = None
+        self._lock = threading.Lock()
+
+    def refuses(self) -> bool:
+        """Whether a command is to fail without being sent."""
+        if self._until_s is None:
+            return False
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s < (self._until_s or 0):
+                return True
+            self._until_s = now_s + settings().redis_timeout_s + _SILENT_S  # for the others, while this thread asks
+            return False
+
+    def heard(self, timed_out: bool) -> None:
+        """Tell what became of a command that was sent."""
+        if timed_out:
+            self._until_s = time.monotonic() + _SILENT_S
+        elif self._until_s is not None:
+            self._until_s = None
+
+
 class Client(Redis):
     """redis-py's commands over one connection of this thread's own, opened at first use.
 
     A pool would ask before each command whether its connection still lives. Instead a command that finds it dead is
     sent once more, at once: a server closes what was idle. A script may therefore run twice, which is why every script
-    says in its head why that is harmless.
+    says in its head why that is harmless. A command that times out is not sent again (see ``_Silence``).
     """
 
     def __init__(self, url: str) -> None:
@@ -63,6 +97,7 @@ class Client(Redis):
         kind = address.pop("connection_class", _Connection)  # another one for TLS or a Unix socket
         # Any: redis-py has no types for what a connection does.
         self._connection: Any = kind(**address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        self._silence = _silences.setdefault(url, _Silence())
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
         """Send one command and return its reply as redis-py does. Raises RedisError."""
@@ -96,10 +131,24 @@ class Client(Redis):
         return replies
 
     def _exchange(self, ask: Callable[[Any], Any]) -> Any:
+        if self._silence.refuses():
+            raise RedisTimeoutError("Redis has not answered a moment ago and is not asked just now")
+        timed_out = False
+        try:
+            return self._ask_twice(ask)
+        except (RedisConnectionError, RedisTimeoutError) as fault:
+            timed_out = _timed_out(fault)
+            raise
+        finally:
+            self._silence.heard(timed_out)
+
+    def _ask_twice(self, ask: Callable[[Any], Any]) -> Any:
         try:
             return ask(self._connection)
-        except (RedisConnectionError, RedisTimeoutError):
+        except (RedisConnectionError, RedisTimeoutError) as fault:
             self._connection.disconnect()
+            if _timed_out(fault):
+                raise
             return ask(self._connection)
 
 
@@ -184,6 +233,11 @@ def _run_batch(client: Client, batch: Sequence[Call]) -> None:
 def packed_command(*words: str | int | float) -> bytes:
     """A command in the wire format, for ``Client.execute_packed``."""
     return b"*%d\r\n%b" % (len(words), _packed(words))
+
+
+def _timed_out(fault: RedisError) -> bool:
+    """Whether the server was asked and did not answer; where the kernel watches the timeout, it says EAGAIN."""
+    return isinstance(fault, RedisTimeoutError) or isinstance(fault.__context__, BlockingIOError)
 
 
 def _reply_or_error(connection: Any) -> Any:

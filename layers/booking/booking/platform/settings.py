@@ -42,6 +42,7 @@ class Settings:
     lock_timeout_ms: int = 2_000
     connect_timeout_s: float = 2.0
     redis_timeout_s: float = 1.0
+    """A server that let a command time out is not asked for a second: a request waits for it about once."""
 
     token_ttl_s: int = 7 * 24 * 3600
     pass_ttl_s: int = 600
