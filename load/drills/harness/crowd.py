@@ -18,6 +18,7 @@ from drills.harness.client import Client, Reply
 from drills.harness.people import Person, Told, Turn
 from drills.harness.record import Answer, Outcome, Record, outcome_of
 
+_ARRIVALS_S = 0.02
 _RETRY_S_MAX = 10.0
 _BACKOFF_S, _BACKOFF_S_MAX = 0.25, 4.0
 _TICKET_POLL_S = 0.5
@@ -79,6 +80,7 @@ class Crowd:
         self.closing = asyncio.Event()
         self._client = Client(self.url, connections_max=self.plan.connections_max, timeout_s=self.plan.timeout_s)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rushes = [(self.plan.at_once, 0.0, self.plan.within_s)]
 
     def clock(self) -> float:
         """Seconds since the drill began."""
@@ -92,13 +94,17 @@ class Crowd:
     async def come(self) -> None:
         """Let people come as planned until ``go_home``."""
         plan = self.plan
-        while not self.closing.is_set() and len(self.people) < plan.people_max:
+        while not self.closing.is_set():
             now_s = self.clock()
-            share = min(1.0, now_s / plan.within_s) if plan.within_s else 1.0
-            due = plan.at_once * share + plan.then_per_s * max(0.0, now_s - plan.within_s)
+            due = plan.then_per_s * max(0.0, now_s - plan.within_s)
+            due += sum(count * min(1.0, (now_s - from_s) / within_s) for count, from_s, within_s in self._rushes)
             for _ in range(min(int(due), plan.people_max) - len(self.people)):
                 self._start(Person(secrets.token_hex(16)))
-            await self.pause(0.02)
+            await self.pause(_ARRIVALS_S)
+
+    def rush(self, count: int, within_s: float) -> None:
+        """So many more come from now on, evenly within so long."""
+        self._rushes.append((count, self.clock(), within_s))
 
     async def go_home(self) -> None:
         """Nobody comes any more, who waits leaves, who is inside pays at once; returns when all have ended."""
@@ -227,8 +233,6 @@ class _Buyer:
         crowd = self._crowd
         pays_at_s = crowd.clock() + random.uniform(0, crowd.plan.stay_s_max)
         await self._ask("step3_concerts", "GET", "/concerts")
-        await self._think()
-        await self._ask("step3_concerts", "GET", f"/concerts/{self._concert.concert_id}")
         while True:
             path = f"/reservations/{await self._reserve()}"
             if crowd.clock() >= pays_at_s or crowd.closing.is_set():
@@ -243,6 +247,7 @@ class _Buyer:
         wanted = random.choice((1, 1, 2))
         for _ in range(_LOOKS_AT_MAPS_MAX):
             await self._think()
+            await self._ask("step3_concerts", "GET", f"/concerts/{self._concert.concert_id}")
             await self._ask("step4_schedules", "GET", f"/concerts/{self._concert.concert_id}/schedules")
             schedule = random.choice(self._concert.schedule_ids)
             _, reply = await self._ask("step5_seats", "GET", f"/schedules/{schedule}/seats", bearer=self._pass)

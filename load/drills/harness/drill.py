@@ -132,8 +132,13 @@ def the_shop_goes_on(answers_min: int) -> list[Bound]:
 
     return [
         Bound("steps 3 to 7: answers while it was broken, at the step with the fewest", ">=", answers_min, fewest),
-        Bound("steps 3 to 7: refused or broken", "<=", 0, lambda seen: _count(seen.failures(SHOP_STEPS))),
+        no_failures(*SHOP_STEPS, name="steps 3 to 7:"),
     ]
+
+
+def no_failures(*steps: str, name: str) -> Bound:
+    """None of these steps is refused or broken, from the break to the end."""
+    return Bound(f"{name} refused or broken", "<=", 0, lambda seen: _count(seen.failures(steps)))
 
 
 def waiting_at_break(count: int) -> Bound:

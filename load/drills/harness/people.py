@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
+ETA_S, ETA_SHARE = 3.0, 0.2
+
 
 @dataclass(slots=True)
 class Turn:
@@ -129,6 +131,22 @@ def most_inside(people: Iterable[Person], start_us: int) -> int:
         inside += change
         most = max(most, inside)
     return most
+
+
+def honest_etas(people: Iterable[Person], told: Iterable[Told], start_us: int) -> float | None:
+    """The share of the told waits that came true to within ``ETA_S`` or ``ETA_SHARE`` of the real one; None for none.
+
+    Only waits that had ended by the end of the drill can be judged: those of people who were let in.
+    """
+    let_in_s = {
+        turn.place: (turn.admission - start_us) / 1e6 for turn in turns_of(people) if turn.admission is not None
+    }
+    honest = []
+    for answer in told:
+        if answer.eta_s is not None and answer.place in let_in_s:
+            waited_s = let_in_s[answer.place] - answer.at_s
+            honest.append(abs(answer.eta_s - waited_s) <= max(ETA_S, ETA_SHARE * waited_s))
+    return sum(honest) / len(honest) if honest else None
 
 
 def write_people(people: Iterable[Person], path: Path) -> None:

@@ -60,8 +60,6 @@ class Stage:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.stack = Stack(instance)
-        os.environ.update(function_environment(instance))
-        settings.cache_clear()
 
     def url(self, target: str) -> str:
         """The API behind ``target``: gateway or localstack."""
@@ -133,7 +131,11 @@ def set_up(topology: Topology) -> Stage:
     marker.write_text(json.dumps(asdict(topology)))
     if up.run(["--no-tour", *topology.options()]):
         raise StackError("the instance of the drills did not come up (lines above)")
-    return Stage(Instance.load())
+    instance = Instance.load()
+    # The drill asks Redis itself and reads the papers of its people, with the addresses and keys that the functions have.
+    os.environ.update(function_environment(instance))
+    settings.cache_clear()
+    return Stage(instance)
 
 
 def take_down() -> None:
