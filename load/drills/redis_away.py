@@ -8,6 +8,7 @@ from drills.harness.crowd import Plan
 from drills.harness.drill import (
     Drill,
     back_within_of_heal,
+    let_in_after_heal,
     nobody_loses_the_place,
     nobody_over_capacity,
     refused_at_all,
@@ -21,6 +22,7 @@ from drills.harness.stage import Gate
 CAPACITY, RATE_PER_S = 120, 20
 BEFORE_S, AWAY_S, AFTER_S = 15, 60, 30
 BACK_S = 5
+LET_IN_MIN, LET_IN_S = 60, 15
 WAITING_MIN = 200
 SHOP_ANSWERS_MIN = 30
 
@@ -29,9 +31,9 @@ async def incident(scene: Scene) -> None:
     """Fifteen seconds of rush, a minute without Redis, and time to see the line go on."""
     await scene.wait(BEFORE_S)
     scene.breaks("Redis is killed and held down")
-    await scene.do(lambda: scene.stage.hold_down("redis"))
+    await scene.do(lambda: scene.stage.stack.stop("redis"))
     await scene.wait(AWAY_S)
-    await scene.do(lambda: scene.stage.bring_back("redis"))
+    await scene.do(lambda: scene.stage.stack.start("redis"))
     scene.healed("Redis is back")
     await scene.wait(AFTER_S)
 
@@ -49,6 +51,7 @@ DRILL = Drill(
         waiting_at_break(WAITING_MIN),
         *the_shop_goes_on(SHOP_ANSWERS_MIN),
         *(back_within_of_heal(BACK_S, step) for step in LINE_STEPS),
+        let_in_after_heal(LET_IN_MIN, LET_IN_S),
         nobody_over_capacity(CAPACITY),
         *nobody_loses_the_place(),
     ),

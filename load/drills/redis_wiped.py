@@ -10,7 +10,14 @@ import time
 from booking.platform.redis import redis
 from booking.queue.keys import line_key
 from drills.harness.crowd import Plan
-from drills.harness.drill import Bound, Drill, back_within, nobody_loses_the_place, nobody_over_capacity
+from drills.harness.drill import (
+    Bound,
+    Drill,
+    back_within,
+    let_in_after_heal,
+    nobody_loses_the_place,
+    nobody_over_capacity,
+)
 from drills.harness.evidence import Evidence
 from drills.harness.scene import Scene
 from drills.harness.stage import Gate
@@ -23,7 +30,7 @@ HOLD_S = 15
 RESUME_S = 18
 """By then the first person is let in again."""
 BACK_S = 2
-LET_IN_MIN = 100
+LET_IN_MIN, LET_IN_S = 100, 10
 
 
 async def incident(scene: Scene) -> None:
@@ -57,10 +64,6 @@ def _resumed_after_s(seen: Evidence) -> float | None:
     return seen.figures.get("resumed_after_s")
 
 
-def _let_in_after(seen: Evidence) -> float:
-    return float(sum(at_s > seen.over_s for at_s in seen.admissions_s()))
-
-
 DRILL = Drill(
     name="redis-wiped",
     breaks="FLUSHALL in the middle of a rush: Redis forgets the line, the gate and who is inside",
@@ -72,7 +75,7 @@ DRILL = Drill(
     bounds=(
         Bound("nobody is let in after the loss for, s", ">=", HOLD_S, _resumed_after_s),
         Bound("and then somebody after, s", "<=", RESUME_S, _resumed_after_s),
-        Bound("people let in once it goes on", ">=", LET_IN_MIN, _let_in_after),
+        let_in_after_heal(LET_IN_MIN, LET_IN_S),
         nobody_over_capacity(CAPACITY),
         *nobody_loses_the_place(),
         back_within(BACK_S, "step1_join_queue"),

@@ -141,6 +141,18 @@ def no_failures(*steps: str, name: str) -> Bound:
     return Bound(f"{name} refused or broken", "<=", 0, lambda seen: _count(seen.failures(steps)))
 
 
+def let_in_after_heal(count: int, within_s: float) -> Bound:
+    """The line moves again soon, and does not take the slots for full of people who have paid meanwhile."""
+
+    def measure(seen: Evidence) -> float | None:
+        healed_s = seen.moment("heal")
+        if healed_s is None:
+            return None
+        return _count(at_s for at_s in seen.admissions_s() if healed_s <= at_s < healed_s + within_s)
+
+    return Bound(f"people let in within {within_s:g} s after it is whole", ">=", count, measure)
+
+
 def waiting_at_break(count: int) -> Bound:
     """Enough people had something to lose."""
     return Bound("people in the line when it broke", ">=", count, lambda seen: float(len(seen.turns_before())))

@@ -35,13 +35,13 @@ async def kill_the_master_of_the_line(scene: Scene, *, before_s: float, down_s: 
     scene.stage.kill(victim)
     scene.figure("new_master_s", await scene.until(lambda: successor() is not None, _NEW_MASTER_S_MAX, "a new master"))
     master = await scene.do(successor)
-    scene.note(f"{master} is the master now")
+    scene.healed(f"{master} is the master now")
     await scene.wait(down_s)
-    await scene.do(lambda: scene.stage.bring_back(victim))
+    await scene.do(lambda: scene.stage.stack.start(victim))
     wanted = f"replica of {master}"
     await scene.until(lambda: role_of_or_none(victim) == wanted, _REPLICA_S_MAX, f"{victim} is a {wanted}")
     scene.figure("came_back_as_replica", 1)
-    scene.healed(f"{victim} is back, as a {wanted}")
+    scene.note(f"{victim} is back, as a {wanted}")
     await scene.wait(after_s)
 
 

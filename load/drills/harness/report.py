@@ -136,8 +136,8 @@ def _bars(counts: Sequence[int], most: int) -> str:
 
 
 def _latency_lines(seen: Evidence) -> list[str]:
-    lines = [f"  {'':<17}" + "".join(f"{_phase_title(seen, phase):<35}" for phase in PHASES)]
-    lines.append(f"  {'':<17}" + f"{'answers':>8}{'p50 ms':>8}{'p95 ms':>8}{'refused':>9}  " * len(PHASES))
+    lines = [f"  {'ms':<17}" + "".join(f"{_phase_title(seen, phase):<35}" for phase in PHASES)]
+    lines.append(f"  {'':<17}" + f"{'answers':>8}{'p50':>6}{'p95':>6}{'most':>7}{'refused':>8}" * len(PHASES))
     for step, title in STEPS.items():
         cells = [seen.latency((step,), phase) for phase in PHASES]
         if any(cell.answers or cell.refused or cell.broken for cell in cells):
@@ -151,7 +151,8 @@ def _phase_title(seen: Evidence, phase: Any) -> str:
 
 
 def _latency_cells(cell: Latency) -> str:
-    return f"{cell.answers:>8,}{cell.p50_ms:>8,.0f}{cell.p95_ms:>8,.0f}{cell.refused + cell.broken:>9,}  "
+    times = f"{cell.p50_ms:>6,.0f}{cell.p95_ms:>6,.0f}{cell.max_ms:>7,.0f}"
+    return f"{cell.answers:>8,}{times}{cell.refused + cell.broken:>8,}"
 
 
 def _examples(seen: Evidence) -> list[str]:

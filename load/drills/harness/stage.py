@@ -89,14 +89,6 @@ class Stage:
         os.kill(process.pid, signal.SIGKILL)
         return process.pid
 
-    def hold_down(self, part: str) -> None:
-        """Stop the part and keep it down."""
-        self.stack.stop(part)
-
-    def bring_back(self, part: str) -> None:
-        """Start the part and wait until it is healthy."""
-        self.stack.start(part)
-
     @staticmethod
     def _await_concert(url: str) -> None:
         deadline_s = time.monotonic() + _REPLICA_S_MAX
@@ -132,7 +124,7 @@ def set_up(topology: Topology) -> Stage:
     if up.run(["--no-tour", *topology.options()]):
         raise StackError("the instance of the drills did not come up (lines above)")
     instance = Instance.load()
-    # The drill asks Redis itself and reads the papers of its people, with the addresses and keys that the functions have.
+    # The drill asks Redis itself and reads its people's papers, with the addresses and keys that the functions have.
     os.environ.update(function_environment(instance))
     settings.cache_clear()
     return Stage(instance)
