@@ -78,8 +78,8 @@ class Evidence:
 
     @property
     def broke_us(self) -> int:
-        """The same as a Unix time in microseconds. The drill must have broken something."""
-        return self.start_us + int(self.broke_s * 1e6)
+        """The same as a Unix time in microseconds; 0 when it broke nothing."""
+        return self.start_us + int(self.broke_s * 1e6) if math.isfinite(self.broke_s) else 0
 
     @property
     def ended_s(self) -> float:

@@ -159,8 +159,7 @@ def _examples(seen: Evidence) -> list[str]:
     """Of what must not be: the first few, to begin looking with."""
     found = places_lost(seen.people)[:_EXAMPLES_MAX]
     found += worse_positions(seen.people, seen.told)[:_EXAMPLES_MAX]
-    if math.isfinite(seen.broke_s):
-        found += overtaken(seen.people, seen.start_us, seen.broke_us)[:_EXAMPLES_MAX]
+    found += overtaken(seen.people, seen.start_us, seen.broke_us)[:_EXAMPLES_MAX]
     broken = list(seen.broken())[:_EXAMPLES_MAX]
     return found + [
         f"{answer.at_s:.1f} s {answer.step}: {answer.status or 'no answer'} {answer.problem}" for answer in broken

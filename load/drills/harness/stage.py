@@ -102,7 +102,7 @@ def instance_for_drills() -> Instance:
     """The instance in ENCORE_INSTANCE, else 'drill'. Raises NotADrills where somebody else works on it."""
     os.environ.setdefault("ENCORE_INSTANCE", INSTANCE)
     instance = Instance.load()
-    if instance.ports and not _marker(instance).exists():
+    if instance.name == "main" or (instance.ports and not _marker(instance).exists()):
         raise NotADrills(
             f"instance '{instance.name}' was not made for drills, which break it and forget its data:"
             f" leave ENCORE_INSTANCE unset (it is then '{INSTANCE}') or name one that does not exist"
