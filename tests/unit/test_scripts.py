@@ -59,11 +59,11 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("up", "--parts", "nosuch"), "no part is called 'nosuch'"),
         (("up", "--watch", "--parts", "redis"), "--watch needs the whole stack"),
         (("up", "--brokers", "2"), "--brokers takes 1 or 3, not '2'"),
-        (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
         (("gate", "explode", "1"), "invalid choice: 'explode'"),
         (("gate", "show", "concert"), "'concert' is no concert's id"),
         (("gate", "show", "1", "2"), "show takes no value"),
         (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
+        (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(command: tuple[str, ...], words: str) -> None:

@@ -1,4 +1,4 @@
-"""The line's tests run on every way of running Redis."""
+"""The suite of the line runs on every way to run Redis."""
 
 import pytest
 
