@@ -4,7 +4,7 @@ from chalice.app import Response
 
 from booking import catalog
 from booking.catalog.schedules import CACHE_CONTROL
-from booking.platform.edge import StepApp, answer_with_etag, encode, path_id
+from booking.platform.edge import StepApp, answer_with_etag, path_id
 
 app = StepApp("step4_schedules")
 
@@ -12,4 +12,4 @@ app = StepApp("step4_schedules")
 @app.route("/concerts/{concert_id}/schedules")
 def list_schedules(concert_id: str) -> Response:
     schedules = catalog.list_schedules(path_id(concert_id, catalog.ConcertUnknown))
-    return answer_with_etag(app, encode(schedules), {"Cache-Control": CACHE_CONTROL})
+    return answer_with_etag(app, schedules, {"Cache-Control": CACHE_CONTROL})

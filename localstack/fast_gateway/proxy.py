@@ -2,10 +2,11 @@
 
 import base64
 import binascii
+import os
 import time
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
-from uuid import uuid4
 
 BODY_BYTES_MAX = 10 * 1024 * 1024
 """API Gateway's limit on a request."""
@@ -74,7 +75,7 @@ def _request_context(
     environ: Environ, headers: dict[str, str], method: str, path: str, resource_path: str
 ) -> dict[str, Any]:
     now = time.time()
-    request_id = str(uuid4())
+    request_id = _request_id()
     return {
         "accountId": _ACCOUNT,
         "apiId": _API_ID,
@@ -95,7 +96,7 @@ def _request_context(
         "path": f"/{_STAGE}{path}",
         "protocol": environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
         "requestId": request_id,
-        "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
+        "requestTime": _request_time(int(now)),
         "requestTimeEpoch": int(now * 1000),
         "resourceId": resource_path,
         "resourcePath": resource_path,
@@ -103,12 +104,28 @@ def _request_context(
     }
 
 
+def _request_id() -> str:
+    """A random UUID (version 4) as text, in a third of the time that ``uuid`` takes."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+@lru_cache(maxsize=4)
+def _request_time(unix_s: int) -> str:
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(unix_s))
+
+
 def _headers(environ: Environ) -> dict[str, str]:
-    headers = {name[5:].replace("_", "-").title(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    headers = {_header_name(name): value for name, value in environ.items() if name.startswith("HTTP_")}
     for name, header in (("CONTENT_TYPE", "Content-Type"), ("CONTENT_LENGTH", "Content-Length")):
         if environ.get(name):
             headers[header] = environ[name]
     return headers
+
+
+@lru_cache(maxsize=512)
+def _header_name(variable: str) -> str:
+    return variable[5:].replace("_", "-").title()
 
 
 def answer_of(result: Any) -> tuple[int, HeaderList, bytes]:
@@ -143,9 +160,10 @@ def _answer_body(result: dict[str, Any]) -> bytes:
 
 
 def _answer_headers(result: dict[str, Any]) -> HeaderList:
-    multi = {name: [str(v) for v in values] for name, values in (result.get("multiValueHeaders") or {}).items()}
-    single = {name: [str(value)] for name, value in (result.get("headers") or {}).items() if name not in multi}
-    pairs = [(name, value) for name, values in (single | multi).items() for value in values]
-    if any("\r" in text or "\n" in text for pair in pairs for text in pair):
-        raise ValueError("a header has a line break")
-    return [(name, value) for name, value in pairs if name.lower() not in _HOP_BY_HOP]
+    multi = result.get("multiValueHeaders") or {}
+    pairs = [(name, str(value)) for name, value in (result.get("headers") or {}).items() if name not in multi]
+    pairs += [(name, str(value)) for name, values in multi.items() for value in values]
+    for name, value in pairs:
+        if "\n" in value or "\r" in value or "\n" in name or "\r" in name:
+            raise ValueError("a header has a line break")
+    return [pair for pair in pairs if pair[0].lower() not in _HOP_BY_HOP]

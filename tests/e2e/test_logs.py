@@ -27,6 +27,7 @@ def test_one_request_is_followed_from_the_step_to_the_consumer(
     deadline_s = time.monotonic() + _WAIT_S
     while "on_reservation_events" not in (shown := run_script("logs", "--correlation", correlation_id[:10]).stdout):
         assert time.monotonic() < deadline_s, shown
-    step, consumer = shown.splitlines()
+    step, relay, consumer = shown.splitlines()
     assert "step6_reserve" in step and "POST /reservations  201" in step
+    assert "every_minute_relay_outbox" in relay and "event published" in relay and "type=reservation.held" in relay
     assert "on_reservation_events" in consumer and "type=reservation.held" in consumer

@@ -8,6 +8,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from typing import Any
 
 import httpx
 import pg8000.native
@@ -20,6 +21,7 @@ from booking.platform.settings import settings
 from encore_stack.instance import Instance, function_environment
 from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
+from support.line import Clock, Line, own_clock
 from support.redis import RedisStacks
 from support.shop import Shop
 
@@ -160,6 +162,26 @@ def http(gateway_app: Callable[..., object]) -> Iterator[httpx.Client]:
 @pytest.fixture
 def shop() -> Shop:
     return Shop.open()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    with own_clock(monkeypatch) as clock:
+        yield clock
+
+
+@pytest.fixture
+def open_line(clock: Clock) -> Iterator[Callable[..., Line]]:
+    """Makes a concert with a gate: ``open_line(capacity=1, rate_per_s=200, opens_in_s=-60)``."""
+    lines: list[Line] = []
+
+    def make(**options: Any) -> Line:
+        lines.append(Line.open(clock, **options))
+        return lines[-1]
+
+    yield make
+    for line in lines:
+        line.retire()
 
 
 @pytest.fixture

@@ -194,6 +194,25 @@ def test_the_logs_of_all_functions_come_in_the_order_of_time(tmp_path: Path) -> 
     assert messages(newest(sources, Wanted(since=_NOON + 2.5))) == ["b3", "a4", "b5"]
 
 
+def test_parts_of_a_long_invocation_stand_among_others(tmp_path: Path) -> None:
+    start, *_, end, report = invocation()
+    source = write(
+        tmp_path,
+        "a",
+        [start, "printed", line(0, "first", "aaaa"), "RUNNING RequestId: 0b1"],
+        invocation(line(1.9, "of another", "bbbb")),
+        [line(1, "second", "cccc"), "RUNNING RequestId: 0b1"],
+        [end, report],
+    )
+
+    assert messages(newest([source], Wanted())) == ["printed", "first", "second", "of another"]
+    assert messages(newest([source], Wanted(correlation="aaaa"))) == ["printed", "first"]
+    # Written after what happened later: the search does not end at the first line that is too old.
+    assert messages(newest([source], Wanted(since=_NOON + 1.5))) == ["of another"]
+    assert messages(newest([source], Wanted(), 1)) == ["of another"]
+    assert "RUNNING RequestId: 0b1" in messages(newest([source], Wanted(machinery=True)))
+
+
 def test_a_log_that_was_begun_anew_goes_on_in_the_older_file(tmp_path: Path) -> None:
     source = write(tmp_path, "a", invocation(line(1, "older")))
     source.path.rename(source.older_path)

@@ -298,6 +298,35 @@ def test_the_log_has_lambdas_lines_and_all_that_was_printed(make_pool: PoolMaker
     assert log_file.read_text() == first.logs + second.logs
 
 
+def test_what_a_long_call_prints_is_in_the_log_while_it_works(
+    make_pool: PoolMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encore_lambda_executor.pool.LOG_WRITTEN_EACH_S", 0.02)
+    log_file, more, done = tmp_path / "encore-sample.log", tmp_path / "more", tmp_path / "done"
+    body = (
+        "print('one'); print('half ', end='', flush=True);"
+        f" [time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(more)!r}), True)]; print('two');"
+        f" [time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(done)!r}), True)]; print('three')"
+    )
+    pool = make_pool(body, log_file=log_file)
+    outcomes: list[Outcome] = []
+    call = threading.Thread(target=lambda: outcomes.append(invoke(pool, request_id="r-10")))
+    call.start()
+
+    def shows(line: str) -> bool:
+        return log_file.exists() and line in log_file.read_text()
+
+    assert wait_until(lambda: shows("one\nRUNNING RequestId: r-10\n"))
+    more.touch()
+    assert wait_until(lambda: shows("half two\nRUNNING RequestId: r-10\n"))
+    done.touch()
+    call.join(10)
+
+    [outcome] = outcomes
+    assert "\none\nhalf two\nthree\nEND RequestId: r-10\nREPORT " in outcome.logs
+    assert log_file.read_text().replace("RUNNING RequestId: r-10\n", "") == outcome.logs
+
+
 # ---- hot reload ----
 
 

@@ -39,9 +39,13 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
     assert "error" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["status", "tour", "audit", "seed", "logs"])
-def test_an_instance_that_is_not_there_is_no_success(verb: str) -> None:
-    done = run(verb, ENCORE_INSTANCE="never-made")
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("tour",), ("audit",), ("seed",), ("logs",), ("gate", "show", "1")],
+    ids=lambda command: command[0],
+)
+def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -> None:
+    done = run(*command, ENCORE_INSTANCE="never-made")
 
     assert done.returncode == 2
     assert "there is no instance 'never-made'" in done.stderr
@@ -55,6 +59,10 @@ def test_an_instance_that_is_not_there_is_no_success(verb: str) -> None:
         (("up", "--parts", "nosuch"), "no part is called 'nosuch'"),
         (("up", "--watch", "--parts", "redis"), "--watch needs the whole stack"),
         (("up", "--brokers", "2"), "--brokers takes 1 or 3, not '2'"),
+        (("gate", "explode", "1"), "invalid choice: 'explode'"),
+        (("gate", "show", "concert"), "'concert' is no concert's id"),
+        (("gate", "show", "1", "2"), "show takes no value"),
+        (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
         (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )

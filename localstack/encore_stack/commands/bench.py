@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ["ENCORE_INSTANCE"] = INSTANCE
     from benchmarks.cases import GROUPS
     from benchmarks.report import BadReport, as_json, as_table, read_earlier
-    from benchmarks.run import Plan, audit, measure_all
+    from benchmarks.run import Plan, audit, measure_all, settle_payments
     from benchmarks.tools import ToolError
 
     options = _parser(GROUPS).parse_args(arguments)
@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     started_s = time.monotonic()
     try:
         results = measure_all(plan, _tell)
+        settle_payments()
         _tell("the audit")
         audited = audit(INSTANCE)
     except ToolError as fault:

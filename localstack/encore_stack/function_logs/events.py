@@ -1,7 +1,8 @@
-"""The lines of one invocation as events: each with its time, its level, its fields and the requests that it is about.
+"""The lines of one invocation, or of a part of it, as events: each with its time, its level, its fields and the
+requests that it is about.
 
 A function's log holds Powertools' JSON lines, metrics in embedded metric format, Lambda's own START, END and REPORT,
-and whatever else was printed: tracebacks, the debugging print of a minute ago.
+the executor's RUNNING, and whatever else was printed: tracebacks, the debugging print of a minute ago.
 """
 
 import re
@@ -14,7 +15,7 @@ import msgspec
 
 METRIC, LAMBDA, PRINT = "METRIC", "LAMBDA", "PRINT"
 _RANKS = {"DEBUG": 10, "INFO": 20, PRINT: 20, METRIC: 20, LAMBDA: 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-_LAMBDA = re.compile(r"(START|END|REPORT) RequestId: |INIT_(START|REPORT) ")
+_LAMBDA = re.compile(r"(START|END|REPORT|RUNNING) RequestId: |INIT_(START|REPORT) ")
 _MARKED = re.compile(r"\[(DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)\]\s*")
 _ISO_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\s*")
 _REQUEST_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\s+")
@@ -34,7 +35,7 @@ class Event:
     details: tuple[str, ...] = ()
     """Lines to be shown below: a traceback, or what else was printed along with the first line."""
     correlations: frozenset[str] = frozenset()
-    """The requests that it is about: its own correlation id, else those of its whole invocation."""
+    """The requests that it is about: its own correlation id, else those of its whole invocation or part."""
 
     @property
     def time(self) -> float:
@@ -61,7 +62,7 @@ def level_rank(name: str) -> int:
 
 
 def events_of(source: str, lines: Sequence[str], latest: float) -> list[Event]:
-    """The events of one invocation, in its order.
+    """The events of one invocation or part of one, in its order.
 
     What has no time of its own gets that of its neighbour; where none has one, ``latest`` (a Unix time in seconds).
     """

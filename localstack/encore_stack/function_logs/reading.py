@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from encore_stack.function_logs.events import Event, events_of
-from encore_stack.function_logs.sources import Source
+from encore_stack.function_logs.sources import WRITTEN_AFTER_S_MAX, Source
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -38,8 +38,8 @@ def newest(
 ) -> list[Event]:
     """The newest events that are wanted, oldest first; at most ``count_max``.
 
-    Files are read from their ends (``ends`` says where that is taken to be) and no further than needed. Invocations
-    stand in a file in the order in which they ended, so one whose last event is too old ends the search in it.
+    Files are read from their ends (``ends`` says where that is taken to be) and no further than needed: what stands
+    before an event that is too old was logged at most ``WRITTEN_AFTER_S_MAX`` later than that.
     """
     found: list[tuple[tuple[float, str, int, int], Event]] = []
     for source in sources:
@@ -50,9 +50,10 @@ def newest(
             if not events:
                 continue
             latest = max(event.time for event in events)
-            if wanted.since is not None and latest < wanted.since:
+            latest_before = latest + WRITTEN_AFTER_S_MAX
+            if wanted.since is not None and latest_before < wanted.since:
                 break
-            if count_max is not None and len(found) == count_max and latest <= found[0][0][0]:
+            if count_max is not None and len(found) == count_max and latest_before <= found[0][0][0]:
                 break
             for index, event in enumerate(events):
                 if wanted.has(event):

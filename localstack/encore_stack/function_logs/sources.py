@@ -1,7 +1,8 @@
 """The files that functions log to.
 
-The executor writes all lines of an invocation at once, when it has ended, into one file for each function. The fast
-gateway runs the steps in its own processes and has one log for all of them.
+The executor writes all lines of an invocation at once, when it has ended, into one file for each function; of one that
+works for longer, what has come each second. The fast gateway runs the steps in its own processes and has one log for
+all of them.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from encore_stack.functions import DEPLOYED_PREFIX
 from encore_stack.instance import Instance
 
 GATEWAY = "gateway"
-_END_OF_INVOCATION = "REPORT RequestId:"
+_END_OF_PART = ("REPORT RequestId:", "RUNNING RequestId:")
+WRITTEN_AFTER_S_MAX = 2.0
+"""How long after it was logged a line stands in the file, at most: a second, and what a busy machine adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +25,22 @@ class Source:
     name: str
     path: Path
     has_invocations: bool = True
-    """Whether its lines come in invocations, each ended by a REPORT line; else each JSON line begins something new."""
+    """Whether its lines come in invocations or parts of one, each ended by a line of the executor; else each JSON line
+    begins something new."""
 
     @property
     def older_path(self) -> Path:
         return self.path.with_name(f"{self.path.name}.1")
 
     def groups(self, lines: list[str]) -> Iterator[list[str]]:
-        """The lines of each invocation, or of what belongs together. What is not ended yet comes last."""
+        """The lines of each invocation or part of one, or of what belongs together. What is not ended comes last."""
         group: list[str] = []
         for line in lines:
             if group and not self.has_invocations and line.startswith("{"):
                 yield group
                 group = []
             group.append(line)
-            if self.has_invocations and line.startswith(_END_OF_INVOCATION):
+            if self.has_invocations and line.startswith(_END_OF_PART):
                 yield group
                 group = []
         if group:
@@ -46,7 +50,7 @@ class Source:
         """As ``groups``, from lines that come last one first; each group's own lines are in order again."""
         group: list[str] = []
         for line in lines:
-            if group and self.has_invocations and line.startswith(_END_OF_INVOCATION):
+            if group and self.has_invocations and line.startswith(_END_OF_PART):
                 yield group[::-1]
                 group = []
             group.append(line)

@@ -34,6 +34,7 @@ INIT_TIMEOUT_S = 10.0  # Lambda's own limit for the init phase
 WAIT_GRACE_S = 5.0
 IDLE_S_MAX = 600.0
 REPLY_TIMEOUT_S = 10.0  # a fork or a reap takes milliseconds
+LOG_WRITTEN_EACH_S = 1.0  # while a call works; most are over before
 LOG_BYTES_MAX = 1024 * 1024
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -141,6 +142,11 @@ class _Output:
         append = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         os.close(self.descriptor)
         self.descriptor = append
+
+    def read(self, start: int) -> bytes:
+        """What was printed after the first `start` bytes, and stays to be taken."""
+        end = min(os.fstat(self.descriptor).st_size, LOG_BYTES_MAX)
+        return os.pread(self.descriptor, max(end - start, 0), start)
 
     def take(self) -> bytes:
         size = os.fstat(self.descriptor).st_size
@@ -308,6 +314,12 @@ class FunctionPool:
         self._init_failure: InitFailed | None = None
         self._log = _LogFile(spec.log_file)
 
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls have an environment, or are getting one."""
+        with self._lock:
+            return self._count - len(self._idle)
+
     # -- one call --
 
     def invoke(self, call: Call) -> Outcome:
@@ -329,6 +341,8 @@ class FunctionPool:
     def _run(self, environment: _Environment, call: Call, init_note: str) -> tuple[Outcome, bool]:
         started = time.monotonic()
         timeout_s = self.spec.timeout_s
+        head = f"{init_note}START RequestId: {call.request_id} Version: {self.spec.version}\n"
+        log = _CallLog(self._log, call.request_id, head, environment.output)
         header = json.dumps(
             {
                 "request_id": call.request_id,
@@ -344,7 +358,7 @@ class FunctionPool:
         frame: bytes | None = None
         last_words = ""
         try:
-            frame = self._exchange(environment, header, call.payload, started + timeout_s)
+            frame = self._exchange(environment.connection, header, call.payload, started + timeout_s, log.write_on)
         except TimeoutError:
             environment.kill()
             environment.reap()
@@ -366,43 +380,47 @@ class FunctionPool:
         else:
             body = {key: value for key, value in (error or {}).items() if key in ("errorType", "errorMessage")}
             payload, is_error = json.dumps(body).encode(), True
-        logs = self._logs(call, environment.output.take(), last_words, duration_ms, peak_kib, init_note)
+        logs = log.end(last_words + self._report(call, duration_ms, peak_kib))
         return Outcome(payload, is_error, logs), frame is not None
 
     @staticmethod
-    def _exchange(environment: _Environment, header: bytes, payload: bytes, deadline: float) -> bytes | None:
+    def _exchange(
+        connection: socket.socket, header: bytes, payload: bytes, deadline: float, each_second: Callable[[], None]
+    ) -> bytes | None:
         # The kernel keeps the time: a Python socket with a timeout makes three system calls of one, and each hands the
         # interpreter lock to another request.
-        connection = environment.connection
-        remaining_s = max(deadline - time.monotonic(), 0.001)
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        def set_timeout(option: int, most_s: float = float("inf")) -> None:
+            remaining_s = max(min(deadline - time.monotonic(), most_s), 0.001)
             connection.setsockopt(socket.SOL_SOCKET, option, _timeval(remaining_s))
+
+        def while_waiting() -> None:
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            each_second()
+            set_timeout(socket.SO_RCVTIMEO, LOG_WRITTEN_EACH_S)
+
+        set_timeout(socket.SO_SNDTIMEO)
+        set_timeout(socket.SO_RCVTIMEO, LOG_WRITTEN_EACH_S)
         try:
             send_frame(connection, LENGTH.pack(len(header)), header, payload)
-            return receive_frame(connection)
         except BlockingIOError:
             raise TimeoutError from None
+        return receive_frame(connection, while_waiting)
 
     def _init_outcome(self, call: Call, failed: InitFailed) -> Outcome:
         body = {**failed.body, "requestId": call.request_id}
-        logs = self._logs(call, b"", "", failed.init_ms, 0, failed.note)
+        head = f"{failed.note}START RequestId: {call.request_id} Version: {self.spec.version}\n"
+        logs = head + self._report(call, failed.init_ms, 0)
+        self._log.write(logs)
         return Outcome(json.dumps(body).encode(), True, logs)
 
-    def _logs(
-        self, call: Call, output: bytes, last_words: str, duration_ms: float, peak_kib: int, init_note: str
-    ) -> str:
-        text = output.decode("utf-8", "replace")
-        if text and not text.endswith("\n"):
-            text += "\n"
-        logs = (
-            f"{init_note}START RequestId: {call.request_id} Version: {self.spec.version}\n{text}{last_words}"
+    def _report(self, call: Call, duration_ms: float, peak_kib: int) -> str:
+        return (
             f"END RequestId: {call.request_id}\n"
             f"REPORT RequestId: {call.request_id}\tDuration: {duration_ms:.2f} ms\t"
             f"Billed Duration: {int(duration_ms) + 1} ms\tMemory Size: {self.spec.memory_mb} MB\t"
             f"Max Memory Used: {-(-peak_kib // 1024)} MB\n"
         )
-        self._log.write(logs)
-        return logs
 
     # -- environments --
 
@@ -602,3 +620,35 @@ class _LogFile:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
+
+
+@dataclass
+class _CallLog:
+    """The log of one call. Most are written at its end, as Lambda has them; what a call prints that works for longer is
+    written on each second, each time with a line that says RUNNING below it: other calls write in between.
+    """
+
+    file: _LogFile
+    request_id: str
+    head: str
+    output: _Output
+    bytes_written: int = 0
+
+    def write_on(self) -> None:
+        """Write the whole lines that have come since the last time."""
+        printed = self.output.read(self.bytes_written)
+        lines = printed[: printed.rfind(b"\n") + 1]
+        if lines:
+            head = "" if self.bytes_written else self.head
+            self.file.write(f"{head}{lines.decode('utf-8', 'replace')}RUNNING RequestId: {self.request_id}\n")
+            self.bytes_written += len(lines)
+
+    def end(self, report: str) -> str:
+        """Write what is left, and return the whole log of the call."""
+        printed = self.output.take()
+        if printed and not printed.endswith(b"\n"):
+            printed += b"\n"
+        logs = self.head + printed.decode("utf-8", "replace") + report
+        rest = printed[self.bytes_written :].decode("utf-8", "replace") + report
+        self.file.write(rest if self.bytes_written else logs)
+        return logs

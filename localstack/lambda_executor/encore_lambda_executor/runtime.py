@@ -51,12 +51,26 @@ def send_frame(connection: socket.socket, *parts: bytes) -> None:
     connection.sendall(b"".join((LENGTH.pack(sum(map(len, parts))), *parts)))
 
 
-def receive_frame(connection: socket.socket) -> bytes | None:
-    """One whole frame, or None when the other side is gone. Honours the socket's timeout (TimeoutError)."""
+def receive_frame(connection: socket.socket, while_waiting: Callable[[], None] | None = None) -> bytes | None:
+    """One whole frame, or None when the other side is gone.
+
+    `while_waiting` is called each time that the socket's timeout is over, and may raise; without it the BlockingIOError
+    of the kernel's timeout is raised.
+    """
+
+    def receive(length: int) -> bytes:
+        while True:
+            try:
+                return connection.recv(length)
+            except BlockingIOError:
+                if while_waiting is None:
+                    raise
+                while_waiting()
+
     # Most frames are small: one system call takes length and body together.
-    buffer = connection.recv(65536)
+    buffer = receive(65536)
     while len(buffer) < LENGTH.size:
-        more = connection.recv(65536) if buffer else b""
+        more = receive(65536) if buffer else b""
         if not more:
             return None
         buffer += more
@@ -68,7 +82,7 @@ def receive_frame(connection: socket.socket) -> bytes | None:
         return buffer[LENGTH.size :]
     parts = [buffer[LENGTH.size :]]
     while missing > 0:
-        part = connection.recv(min(missing, 1 << 20))
+        part = receive(min(missing, 1 << 20))
         if not part:
             return None
         parts.append(part)

@@ -91,15 +91,18 @@ def test_rate_limits_how_fast_people_come_in(open_line):
     assert 8 <= line.inside() <= 10
 
 
-@pytest.mark.parametrize("setting", [{"paused": 1}, {"capacity": 0}, {"rate": 0}])
-def test_gate_that_lets_nobody_in(open_line, setting):
+@pytest.mark.parametrize(
+    ("shut", "reopen"),
+    [(("pause",), ("resume",)), (("capacity", 0), ("capacity", 1)), (("rate", 0), ("rate", 200))],
+)
+def test_gate_that_lets_nobody_in(open_line, shut, reopen):
     line = open_line(capacity=1)
     line.join("ann")
-    line.gate(**setting)
+    line.gate(*shut)
     leave_line(line.tokens["ann"])
     assert line.join("bob").state == "waiting"
-    line.gate(paused=0, capacity=1, rate=200)
     line.clock.advance(1)
+    assert line.gate(*reopen).admitted == 1
     assert line.poll("bob").state == "admitted"
 
 
@@ -231,10 +234,11 @@ def test_backstop_repeats_the_state_of_the_sale(open_line):
 
 
 def test_backstop_lets_people_in_without_polls(open_line):
-    line = open_line(capacity=1)
+    line = open_line(rate_per_s=1)
     line.join("ann")
     line.join("bob")
-    line.gate(capacity=2)
+    assert line.inside() == 1
+    line.clock.advance(1)
     assert keep_lines_moving() >= 1
     assert line.inside() == 2
 
@@ -243,11 +247,13 @@ def test_closed_line_keeps_places(open_line):
     line = open_line(capacity=1)
     line.join("ann")
     line.join("bob")
-    line.gate(state="closed", message="back at nine")
+    line.gate("message", "back at nine")
+    line.gate("close")
     for ask in (lambda: line.poll("bob"), lambda: line.join("new")):
         with pytest.raises(LineClosed, match="back at nine"):
             ask()
-    line.gate(state="open", message="welcome")
+    line.gate("message", "welcome")
+    line.gate("open")
     turn = line.poll("bob")
     assert (turn.position, turn.message) == (1, "welcome")
 
@@ -270,7 +276,7 @@ def test_token_of_an_older_epoch_is_over(open_line):
     line = open_line(capacity=1)
     line.join("ann")
     line.join("bob")
-    line.gate(epoch=2)
+    line.gate("restart")
     with pytest.raises(TurnOver):
         line.poll("bob")
 
@@ -282,8 +288,7 @@ def test_eta_follows_the_measured_speed(open_line):
     assert line.poll("p99").eta_s == pytest.approx(49, abs=1)
     for _ in range(20):  # the gate says 2 a second, the shop is full and one comes out each second
         line.clock.advance(1)
-        line.gate(capacity=line.inside() + 1)
-        keep_lines_moving()
+        line.gate("capacity", line.inside() + 1)
         assert line.poll("p99").state == "waiting"
     turn = line.poll("p99")
     assert turn.eta_s == pytest.approx(turn.position, rel=0.1)

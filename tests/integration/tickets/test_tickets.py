@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from booking import catalog, payment
 from booking.platform.postgres import primary
+from booking.platform.telemetry import logger
 from booking.queue import TurnOver, join_line, person_of, position, read_pass
 from booking.seats import hold_seats
 from booking.seats.holds import Attempt
@@ -49,6 +51,23 @@ async def _create(bootstrap_servers: str, name: str) -> None:
 def relay() -> Iterator[Relay]:
     with Relay() as relay:
         yield relay
+
+
+@pytest.fixture
+def info_lines() -> Iterator[list[dict[str, Any]]]:
+    """The fields of each line that the layer logs meanwhile, at level INFO."""
+    lines: list[dict[str, Any]] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.__dict__ | {"message": record.getMessage()})
+
+    keep, level = Keep(), logger().log_level
+    logger().addHandler(keep)
+    logger().setLevel(logging.INFO)
+    yield lines
+    logger().setLevel(level)
+    logger().removeHandler(keep)
 
 
 def read_topic(instance: Instance, topic: str, key: str, count: int) -> list[Any]:
@@ -167,6 +186,32 @@ def test_a_broker_that_is_away_loses_nothing(
     assert relay.publish_batch() == 1
 
 
+def test_each_published_event_is_one_line_in_the_log(
+    topic: str, relay: Relay, danal: SimulatedGateway, info_lines: list[dict[str, Any]]
+) -> None:
+    drain_others(relay)
+    info_lines.clear()
+    shop = Shop.open()
+    held = shop.hold([1])
+    shop.pay(held)
+
+    relay.publish_batch()
+
+    fields = ("type", "event_id", "reservation_id", "correlation_id")
+    assert [line["message"] for line in info_lines] == ["event published"] * 2
+    assert [[line[field] for field in fields] for line in info_lines] == [
+        [json.loads(envelope)[field] for field in fields] for envelope in envelopes(held)
+    ]
+
+
+def test_below_info_no_line_is_put_together(topic: str, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    drain_others(relay)
+    Shop.open().hold([1])
+    monkeypatch.setattr("booking.tickets.relay.logger", lambda: pytest.fail("asked for a line"))
+
+    assert relay.publish_batch() == 1
+
+
 def test_an_event_that_comes_again_changes_nothing(danal: SimulatedGateway) -> None:
     shop = Shop.open()
     held = shop.hold([1, 2])
@@ -177,7 +222,7 @@ def test_an_event_that_comes_again_changes_nothing(danal: SimulatedGateway) -> N
         assert consume(*everything) == {"batchItemFailures": []}
 
     assert tickets(held) == 1
-    [schedule] = catalog.list_schedules(shop.concert_id)["schedules"]
+    [schedule] = json.loads(catalog.list_schedules(shop.concert_id))["schedules"]
     assert schedule["seats_left"] == 8
 
 
@@ -191,7 +236,7 @@ def test_order_does_not_matter_a_refund_before_its_confirmation_leaves_no_ticket
 
     assert tickets(held) == 0
     assert "ticket" not in shop.show(held)
-    [schedule] = catalog.list_schedules(shop.concert_id)["schedules"]
+    [schedule] = json.loads(catalog.list_schedules(shop.concert_id))["schedules"]
     assert schedule["seats_left"] == 10
 
 

@@ -9,15 +9,20 @@ import http.client
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from booking.platform.postgres import Server
+from booking.platform.redis import RedisAway
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
+from booking.queue.admissions import turns_to_copy
 
 GRACE_S = 60
 _BOOK_PAGE = 10_000
@@ -34,7 +39,7 @@ class AuditImpossible(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """One rule, by its number in the design, and the file of its statement (None: see ``_money``)."""
+    """One rule, by its number in the design, and the file of its statement (None: ``Auditor`` has a method for it)."""
 
     name: str
     rule: str
@@ -45,6 +50,8 @@ INVARIANTS = (
     Invariant("I1", "a seat belongs to at most one live reservation", "i1_one_live_reservation_per_seat"),
     Invariant("I2", "confirmed means paid once, in full, and sold", "i2_confirmed_is_paid_and_sold"),
     Invariant("I3", "the gateways' books agree with the reservations", None),
+    Invariant("I4", "nobody is let in over the capacity", "i4_nobody_over_the_capacity"),
+    Invariant("I5", "nobody is let in before an earlier place", None),
     Invariant("I7", "the seat ledger, replayed, gives the seats", "i7_ledger_replays"),
     Invariant("I8", "no seat is held past its hard cap", "i8_no_hold_past_its_cap"),
     Invariant("I9", "nobody has more seats than the limit", "i9_nobody_over_the_limit"),
@@ -111,7 +118,7 @@ class Auditor:
 
     def _violations(self, invariant: Invariant) -> Iterator[Finding]:
         if invariant.sql is None:
-            yield from self._money()
+            yield from {"I3": self._money, "I5": self._order}[invariant.name]()
             return
         sql = read_text(__package__, f"sql/audit/{invariant.sql}.sql")
         parameters: dict[str, Any] = {"hold_cap_s": self._hold_cap_s} if ":hold_cap_s" in sql else {}
@@ -132,19 +139,57 @@ class Auditor:
             if taken and not self._knows(order_id):
                 yield f"order {order_id}", f"the books hold {taken} for it, and there is no such reservation"
 
+    def _order(self) -> Iterator[Finding]:
+        rows = self._server.rows(read_text(__package__, "sql/audit/i5_admissions.sql"))
+        for _, line in groupby(rows, key=itemgetter(0, 1)):
+            yield from overtakings(Admission(*row[2:]) for row in line)
+
     def _knows(self, order_id: str) -> bool:
         # Begun after the snapshot of the reservations, before the books were read.
         return bool(self._server.rows("select from payment where reservation_id::text = :order_id", order_id=order_id))
 
     def _in_flight(self) -> dict[str, int]:
-        return self._counts("in_flight")
+        counts = self._counts("in_flight", grace_s=GRACE_S)
+        with suppress(RedisAway):  # what a Redis that is away has not given is not on its way
+            counts["turns to record"] += turns_to_copy()
+        return counts
 
     def _checked(self) -> dict[str, int]:
         return self._counts("looked_at")
 
-    def _counts(self, name: str) -> dict[str, int]:
-        rows = self._server.rows(read_text(__package__, f"sql/audit/{name}.sql"))
+    def _counts(self, name: str, **parameters: Any) -> dict[str, int]:
+        rows = self._server.rows(read_text(__package__, f"sql/audit/{name}.sql"), **parameters)
         return {str(kind): int(count) for kind, count in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Somebody let in: by which place, as which number, and the number current when they (re-)entered the line."""
+
+    pass_id: str
+    number: int
+    place: int
+    entered_after: int
+
+
+def overtakings(line: Iterable[Admission]) -> Iterator[Finding]:
+    """Who was let in later than somebody with a later place, although they stood in the line then.
+
+    ``line`` has the admissions of one line in the order of their numbers. Of those before an admission, the nearest one
+    with a later place tells it all: whoever entered after that one entered after every earlier one too. They are on a
+    stack whose places fall from bottom to top.
+    """
+    later_places: list[Admission] = []
+    for admission in line:
+        while later_places and later_places[-1].place <= admission.place:
+            later_places.pop()
+        if later_places and admission.entered_after < later_places[-1].number:
+            first = later_places[-1]
+            yield (
+                f"admission {admission.pass_id}",
+                f"has place {admission.place}; place {first.place} was let in before it, as {first.pass_id}",
+            )
+        later_places.append(admission)
 
 
 class BookEntry(msgspec.Struct, frozen=True):

@@ -65,6 +65,14 @@ class StepApp(Chalice):
         return lambda view: register(_answering(self, view))
 
 
+class _TextResponse(Response):
+    """A response whose body is text. Chalice would first compare its headers with lists of binary content types."""
+
+    def to_dict(self, binary_types: object = None) -> dict[str, Any]:
+        """What Lambda returns to API Gateway."""
+        return {"headers": self.headers, "multiValueHeaders": {}, "statusCode": self.status_code, "body": self.body}
+
+
 class StrictStruct(msgspec.Struct, forbid_unknown_fields=True):
     """Base of the request bodies: a field that is not known is refused, never ignored."""
 
@@ -72,7 +80,7 @@ class StrictStruct(msgspec.Struct, forbid_unknown_fields=True):
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """A JSON answer. ``body`` is encoded unless it is JSON text already."""
     text = body if isinstance(body, str) else encode(body)
-    return Response(body=text, status_code=status, headers={"Content-Type": "application/json", **headers})
+    return _TextResponse(body=text, status_code=status, headers={"Content-Type": "application/json", **headers})
 
 
 def answer_with_etag(
@@ -81,7 +89,7 @@ def answer_with_etag(
     """A JSON answer with its ETag, the hash of its body unless given; 304 without a body when the caller has that."""
     etag = etag or etag_of(body)
     if has_already(app.request.headers.get("if-none-match", ""), etag):
-        return Response(body="", status_code=304, headers={"ETag": etag, **headers})
+        return _TextResponse(body="", status_code=304, headers={"ETag": etag, **headers})
     return answer(body, headers={"ETag": etag, **headers})
 
 
@@ -92,7 +100,7 @@ def encode(body: Any) -> str:
 
 def no_content() -> Response:
     """An answer without a body (204)."""
-    return Response(body="", status_code=204, headers={})
+    return _TextResponse(body="", status_code=204, headers={})
 
 
 def read_body[Body: StrictStruct](app: StepApp, kind: type[Body]) -> Body:
@@ -199,7 +207,7 @@ def _answering(app: StepApp, view: View) -> View:
 
 
 def _problem(refusal: Refusal) -> Response:
-    return Response(body=refusal.body(), status_code=refusal.status, headers={**refusal.headers()})
+    return _TextResponse(body=refusal.body(), status_code=refusal.status, headers={**refusal.headers()})
 
 
 def _record(app: StepApp, response: Response, duration_s: float, correlation: str) -> None:

@@ -6,14 +6,17 @@ committed. So a copy that dies, or two that overlap, store an entry twice at wor
 
 from typing import Any, cast
 
+import msgspec
+
 from booking.platform.postgres import primary
 from booking.platform.redis import redis, redis_away_refuses
 from booking.platform.resources import read_text
 from booking.queue.keys import line_key
-from booking.queue.line import let_in_waiting
+from booking.queue.line import set_gate
 
 _BATCH = 2000
 _BATCHES_PER_TICK = 50
+_OF_ADMISSION = ("epoch", "number", "place", "entered_after", "gate_change_id")
 _RUNNING_LINES = read_text("booking.queue", "sql/running_lines.sql")
 _COPY_ADMISSIONS = read_text("booking.queue", "sql/copy_admissions.sql")
 
@@ -22,12 +25,13 @@ Turns = dict[str, dict[str, Any]]
 
 
 def keep_lines_moving() -> int:
-    """One tick of the background loop: let people in where nobody polls, then copy what happened.
+    """One tick of the background loop: repeat the newest settings, let people in where nobody polls, then copy what
+    happened.
 
     Answers how many people and entries it moved. Raises RedisAway, DatabaseAway.
     """
     lines = running_lines()
-    admitted = sum(let_in_waiting(concert_id, sold_out) for concert_id, sold_out in lines.items())
+    admitted = sum(set_gate(concert_id, settings).admitted for concert_id, settings in lines.items())
     return admitted + sum(_copy_line(concert_id) for concert_id in lines)
 
 
@@ -39,12 +43,18 @@ def copy_admissions() -> int:
     return sum(_copy_line(concert_id) for concert_id in running_lines())
 
 
-def running_lines() -> dict[int, bool]:
-    """The concerts that may have people inside, and whether each is sold out. Raises DatabaseAway.
+def turns_to_copy() -> int:
+    """How many entries the streams of all running lines hold. Raises RedisAway, DatabaseAway."""
+    with redis_away_refuses():
+        return sum(int(redis("queue").xlen(line_key(concert_id, "admissions"))) for concert_id in running_lines())
+
+
+def running_lines() -> dict[int, dict[str, Any]]:
+    """The concerts that may have people inside, and the settings of each line. Raises DatabaseAway.
 
     Postgres knows them however much Redis forgets.
     """
-    return {int(concert_id): bool(sold_out) for concert_id, sold_out in primary().rows(_RUNNING_LINES)}
+    return {int(concert_id): msgspec.json.decode(settings) for concert_id, settings in primary().rows(_RUNNING_LINES)}
 
 
 def _copy_line(concert_id: int) -> int:
@@ -84,11 +94,13 @@ def _store(concert_id: int, entries: list[Entry]) -> None:
         numbers=column("number"),
         places=column("place"),
         entered_afters=column("entered_after"),
+        gate_change_ids=column("gate_change_id"),
         admitteds_us=column("admitted_us"),
         claimeds_us=column("claimed_us"),
         expireds_us=column("expires_us"),
         endeds_us=column("ended_us"),
         end_reasons=column("end_reason"),
+        ended_afters=column("ended_after"),
     )
 
 
@@ -102,11 +114,16 @@ def merge_entries(entries: list[Entry]) -> Turns:
         match entry["type"]:
             case "admit":
                 turn["admitted_us"] = at_us
-                turn |= {name: int(entry[name]) for name in ("epoch", "number", "place", "entered_after")}
+                turn |= _numbers(entry, *_OF_ADMISSION)
             case "claim":
                 turn["claimed_us"] = at_us
             case "end":
-                turn |= {"ended_us": at_us, "end_reason": entry["reason"]}
+                turn |= {"ended_us": at_us, "end_reason": entry["reason"], **_numbers(entry, "ended_after")}
         if "expires_us" in entry:
             turn["expires_us"] = max(int(entry["expires_us"]), turn.get("expires_us", 0))
     return turns
+
+
+def _numbers(entry: dict[str, str], *names: str) -> dict[str, int]:
+    # A stream may still hold entries of an older version, which lack some.
+    return {name: int(entry[name]) for name in names if name in entry}

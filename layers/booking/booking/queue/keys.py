@@ -5,9 +5,9 @@ Redis Cluster. A person is the 22 characters of ``people.person_of``. A place is
 expiry or a deadline a Unix time in microseconds.
 
 ========== ====== ==================================================================================================
-gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out) and counters
-                  (last_place, number, the rate's tokens, the measured speed, lapse_us: before then no turn
-                  inside lapses); its absence means REBUILD
+gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; change_id: the row of
+                  gate_change that they are from) and counters (last_place, number, the rate's tokens, the measured
+                  speed, lapse_us: before then no turn inside lapses); its absence means REBUILD
 waiting    ZSET   person → place; a draw may score people below every place taken from the clock
 seen       ZSET   person waiting → when they count as absent (two told poll intervals and 10 s after the last poll)
 inside     ZSET   person → when the turn lapses; ``phantom:<n>`` stands for somebody whom a lost Redis may have let in
@@ -19,6 +19,8 @@ away       ZSET   absent person who was passed over → the place kept for them
 restoring  STRING held by the one handler that restores the line from Postgres, for at most 5 s
 ========== ====== ==================================================================================================
 """
+
+from functools import lru_cache
 
 NAMES = (
     "gate",
@@ -40,6 +42,7 @@ def line_key(concert_id: int, name: str) -> str:
     return f"line:{{c{concert_id}}}:{name}"
 
 
-def line_keys(concert_id: int) -> list[str]:
+@lru_cache(maxsize=1024)
+def line_keys(concert_id: int) -> tuple[str, ...]:
     """All keys of a concert's line, in the order of ``NAMES``."""
-    return [line_key(concert_id, name) for name in NAMES]
+    return tuple(line_key(concert_id, name) for name in NAMES)

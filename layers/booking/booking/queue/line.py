@@ -7,10 +7,12 @@ that finds no gate is answered by restoring the line (``restore``) and asking ag
 
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 from redis.exceptions import RedisError
 
 from booking.platform.postgres import primary
@@ -56,8 +58,7 @@ class LineClosed(Unavailable):
     slug = "line-closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """Where a person is: waiting (their position, when to ask again) or admitted (their pass).
 
     ``eta_s`` is None while the gate lets nobody in. ``created`` says that this call gave the place.
@@ -137,7 +138,7 @@ def end_turn(concert_id: int, person: str, pass_id: str, reason: EndReason) -> N
 def set_sold_out(concert_id: int, sold_out: bool) -> None:
     """Tell the line at once whether every seat is confirmed. Best effort: never raises for Redis.
 
-    The background loop tells it again each second (``admissions.keep_lines_moving``), from the counters of the sales.
+    The background loop tells it again each second (``set_gate``), from the counters of the sales.
     """
     try:
         _run("set_sold_out", concert_id, int(sold_out))
@@ -145,11 +146,29 @@ def set_sold_out(concert_id: int, sold_out: bool) -> None:
         logger().warning("line not told of the sale", concert_id=concert_id, sold_out=sold_out, reason=repr(fault))
 
 
-def let_in_waiting(concert_id: int, sold_out: bool) -> int:
-    """Let in whoever may come in, for when nobody polls. Answers how many came in. Raises RedisAway."""
+class GateTold(NamedTuple):
+    """What came of telling a line its settings: whether they are in force there now, and how many were let in."""
+
+    in_force: bool
+    admitted: int
+
+
+def set_gate(concert_id: int, line_settings: Mapping[str, Any]) -> GateTold:
+    """Tell a running line its settings as Postgres has them, and let in whoever may come in. Raises RedisAway.
+
+    A line that is not running, or has newer settings, takes no notice.
+    """
+    change_id, epoch, *others = line_settings.items()
     with redis_away_refuses():
-        reply = _run("admit", concert_id, int(sold_out))
-    return int(reply[1])
+        reply = _run("set_gate", concert_id, change_id[1], epoch[1], *chain.from_iterable(others))
+    return GateTold(reply[1] == 1, int(reply[2]))
+
+
+def show_line(concert_id: int) -> dict[str, Any] | None:
+    """The line as it stands in Redis (``lua/show_gate.lua``), None where there is none. Raises RedisAway."""
+    with redis_away_refuses():
+        _, *found = _run("show_gate", concert_id)
+    return dict(zip((name.decode() for name in found[::2]), found[1::2], strict=True)) if found else None
 
 
 def common_arguments(concert_id: int) -> list[str | float]:

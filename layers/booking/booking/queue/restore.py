@@ -51,7 +51,7 @@ def _restore(concert_id: int, common: list[str | float], line: dict[str, Any]) -
         script("restore_turns")(client, keys, [*common, *_flattened(chunk)])
     lost = not line["first_start"]
     hold_s = settings().rebuild_hold_s if lost else 0
-    phantoms = round(line["rate_per_s"] * _UNRECORDED_S) if lost else 0
+    phantoms = round(line["unrecorded_rate"] * _UNRECORDED_S) if lost else 0
     script("restore_gate")(client, keys, [*common, hold_s, phantoms, *_gate_fields(line)])
 
 
@@ -60,18 +60,9 @@ def _flattened(turns: tuple[list[Any], ...]) -> Iterator[str | int]:
         yield from (person, state, pass_id, number, place, f"{'+' if claimed else ''}{expires_us}")
 
 
-def _gate_fields(line: dict[str, Any]) -> list[str | float]:
+def _gate_fields(line: dict[str, Any]) -> Iterator[str | float]:
+    for pair in line["settings"].items():
+        yield from pair
     turns = line["turns"]
-    fields: dict[str, str | float] = {
-        "epoch": line["epoch"],
-        "state": line["state"],
-        "capacity": line["capacity"],
-        "rate": line["rate_per_s"],
-        "paused": int(line["paused"]),
-        "message": line["message"],
-        "opens_us": line["opens_us"],
-        "sold_out": int(line["sold_out"]),
-        "last_place": max((turn[4] for turn in turns), default=0),
-        "number": max((turn[3] for turn in turns), default=0),
-    }
-    return [part for pair in fields.items() for part in pair]
+    yield from ("last_place", max((turn[4] for turn in turns), default=0))
+    yield from ("number", max((turn[3] for turn in turns), default=0))

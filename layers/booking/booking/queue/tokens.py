@@ -14,8 +14,9 @@ import hmac
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+
+import msgspec
 
 from booking.platform.problems import Unauthorized
 from booking.platform.settings import settings
@@ -49,8 +50,7 @@ class PassExpired(Unauthorized):
     slug = "pass-expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A person's place in a concert's line, in one epoch of it. ``expires_at`` is a Unix time in seconds."""
 
     concert_id: int
@@ -60,8 +60,7 @@ class Token:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(msgspec.Struct, frozen=True):
     """Leave to shop at a concert until ``expires_at`` (Unix time, seconds), as the holder of admission ``number``."""
 
     concert_id: int

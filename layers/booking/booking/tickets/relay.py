@@ -15,7 +15,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from booking.platform.postgres import Row, primary
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
-from booking.platform.telemetry import measure
+from booking.platform.telemetry import logger, logs_info, measure
 
 _BATCH_SIZE_MAX = 500
 _REQUEST_TIMEOUT_MS = 5_000
@@ -50,6 +50,7 @@ class Relay:
                 # An idempotent producer that has failed may be fenced; a new one starts clean.
                 self._stop_producer()
                 raise
+            _log(rows)
             primary().rows(_MARK, ids=[row[0] for row in rows])
             published += len(rows)
             if len(rows) < _BATCH_SIZE_MAX:
@@ -74,6 +75,20 @@ class Relay:
         producer, self._producer = self._producer, None
         if producer is not None:
             self._loop.run_until_complete(producer.stop())
+
+
+def _log(published: Sequence[Row]) -> None:
+    """One line an event: with the steps' and the consumer's lines, a correlation id shows its whole way."""
+    if not logs_info():
+        return
+    for _, event_id, _, kind, reservation_id, _, _, correlation, _ in published:
+        logger().info(
+            "event published",
+            type=kind,
+            event_id=event_id,
+            reservation_id=reservation_id,
+            correlation_id=correlation,
+        )
 
 
 def _record(row: Row) -> tuple[str, bytes, bytes, None, None, list[tuple[str, bytes]]]:

@@ -49,7 +49,7 @@ end
 local function read_gate()
   local v = redis.call('HMGET', GATE, 'state', 'message', 'epoch', 'capacity', 'rate', 'paused', 'opens_us', 'hold_us',
     'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'busy',
-    'lapse_us')
+    'lapse_us', 'change_id')
   if not v[1] then return nil end
   return {
     state = v[1], message = v[2] or '', epoch = tonumber(v[3]), capacity = tonumber(v[4]), rate = tonumber(v[5]),
@@ -57,7 +57,7 @@ local function read_gate()
     sold_out = tonumber(v[9] or 0), last_place = tonumber(v[10] or 0), number = tonumber(v[11] or 0),
     tokens = tonumber(v[12] or 0), tokens_us = tonumber(v[13] or 0), speed_sum = tonumber(v[14] or 0),
     speed_weight = tonumber(v[15] or 0), speed_us = tonumber(v[16] or 0), busy = tonumber(v[17] or 0),
-    lapse_us = tonumber(v[18] or 0), changed = {},
+    lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), changed = {},
   }
 end
 
@@ -83,8 +83,9 @@ local function rebuild()
   return { 'RESTORING' }
 end
 
+-- change_id: who is let in is recorded with the settings under which that happened.
 local function lets_people_in(gate, now)
-  return gate.state == 'open' and gate.paused == 0 and gate.sold_out == 0 and gate.rate > 0 and gate.capacity > 0
+  return gate.change_id > 0 and gate.state == 'open' and gate.paused == 0 and gate.sold_out == 0 and gate.rate > 0 and gate.capacity > 0
     and now >= gate.hold_us and now >= gate.opens_us
 end
 
@@ -173,7 +174,8 @@ local function end_turn_inside(gate, person, reason, ended_us)
   if not pass then return end
   redis.call('HDEL', PASSES, person)
   remember_over(gate, person, pass.place, reason)
-  record('type', 'end', 'pass_id', pass.id, 'person', person, 'at_us', text(ended_us), 'reason', reason)
+  record('type', 'end', 'pass_id', pass.id, 'person', person, 'at_us', text(ended_us), 'reason', reason,
+    'ended_after', text(gate.number))
 end
 
 -- Ends the turns whose lease has run out: that of the calling person surely, of the others up to the limit.
@@ -232,7 +234,7 @@ local function admit(gate, person, place, now)
   write_pass(person, pass)
   record('type', 'admit', 'pass_id', pass.id, 'person', person, 'at_us', text(now),
     'expires_us', text(now + CLAIM_WINDOW_US), 'epoch', gate.epoch, 'number', text(number), 'place', text(place),
-    'entered_after', entered_after)
+    'entered_after', entered_after, 'gate_change_id', text(gate.change_id))
   return pass
 end
 

@@ -14,6 +14,8 @@ local gate = read_gate()
 -- Keys may have outlived the gate: no place is ever given out twice.
 local last = redis.call('ZREVRANGE', WAITING, 0, 0, 'WITHSCORES')
 if last[2] and tonumber(last[2]) > gate.last_place then change(gate, 'last_place', tonumber(last[2])) end
+-- Numbers come from the clock: whoever was let in unrecorded has a smaller one than who returns to the line from now on.
+change(gate, 'number', math.max(gate.number, now))
 
 local room = math.max(0, gate.capacity - redis.call('ZCARD', INSIDE))
 for i = 1, math.min(tonumber(ARGV[6]), room) do

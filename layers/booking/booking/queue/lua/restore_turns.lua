@@ -5,6 +5,8 @@
 -- Answers  DONE
 -- Does nothing once there is a gate: the line lives, and what Postgres said a moment ago may no longer be so.
 -- Safe to run twice: it sets each person's last known state, whatever an unfinished restore has left behind.
+-- A pass that is not known to be claimed may have been in the moment that was lost: it lives as long as if it had been
+-- claimed at the end of its window.
 
 if redis.call('EXISTS', GATE) == 1 then return { 'DONE' } end
 local somebody_inside = redis.call('EXISTS', INSIDE) == 1
@@ -13,7 +15,9 @@ for i = 5, #ARGV, 6 do
   if state == 'inside' then
     local claimed = string.sub(expires, 1, 1) == '+'
     write_pass(person, { id = ARGV[i + 2], number = tonumber(ARGV[i + 3]), place = place, claimed = claimed })
-    redis.call('ZADD', INSIDE, text(tonumber(expires)), person)
+    local expires_us = tonumber(expires)
+    if not claimed then expires_us = expires_us + PASS_LIFE_S * SECOND end
+    redis.call('ZADD', INSIDE, text(expires_us), person)
     redis.call('ZREM', WAITING, person)
     redis.call('ZREM', SEEN, person)
     somebody_inside = true

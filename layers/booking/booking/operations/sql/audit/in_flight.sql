@@ -7,3 +7,7 @@ select 'events unpublished', count(*) from outbox where published_at is null
 union all
 select 'tickets to issue', count(*) from reservation r
 where r.status = 'confirmed' and not exists (select from ticket t where t.reservation_id = r.id)
+union all
+-- A turn was paid for and its admission is still on its way from the line; after the grace it is taken for lost.
+select 'turns to record', count(*) from admission
+where number is null and ended_at > clock_timestamp() - make_interval(secs => cast(:grace_s as integer))

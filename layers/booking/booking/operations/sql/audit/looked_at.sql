@@ -4,3 +4,5 @@ union all
 select 'payments', count(*) from payment
 union all
 select 'ledger entries', count(*) from seat_ledger
+union all
+select 'admissions', count(*) from admission where number is not null

@@ -1,0 +1,273 @@
+"""The gate at run time: what each command does to a running line, and that no failure loses a change."""
+
+import pytest
+
+from booking.platform.postgres import DatabaseAway, primary
+from booking.platform.redis import redis
+from booking.queue import leave_line, read_token
+from booking.queue.admissions import copy_admissions, keep_lines_moving
+from booking.queue.gate import UnusableGateCommand, change_gate, show_gate
+from booking.queue.keys import line_key
+from booking.queue.line import LineClosed, TurnOver, set_gate
+from booking.queue.restore import ConcertUnknown
+
+
+def in_redis(line, *fields):
+    return redis("queue").hmget(line_key(line.concert_id, "gate"), *fields)
+
+
+def changes(line):
+    """The gate's history without what the line itself wrote, oldest first."""
+    shown = show_gate(line.concert_id)["changes"]
+    return [(change["action"], change["by"], change["reason"]) for change in reversed(shown) if change["by"]]
+
+
+def test_capacity_lets_the_next_in_at_once(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    change = line.gate("capacity", 2)
+    assert (change.in_force, change.admitted) == (True, 1)
+    assert line.inside() == 2
+    assert line.poll("cid").state == "waiting"
+
+
+def test_fewer_than_are_inside_throws_nobody_out_and_lets_nobody_in(open_line):
+    line = open_line(capacity=3)
+    for name in ("ann", "bob", "cid", "dee"):
+        line.join(name)
+    line.gate("capacity", 1)
+    line.leave("ann")
+    line.leave("bob")
+    assert line.inside() == 1 and line.poll("dee").state == "waiting"
+    line.leave("cid")
+    assert line.poll("dee").state == "admitted"
+
+
+def test_rate_takes_parts_of_one(open_line):
+    line = open_line(rate_per_s=0.5)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    assert line.inside() == 1
+    line.clock.advance(2)
+    keep_lines_moving()
+    assert line.inside() == 2
+
+
+def test_every_command_is_kept_with_who_asked_and_why(open_line):
+    line = open_line()
+    change_gate(line.concert_id, "capacity", "50", by="ann@desk", reason="slow shop")
+    change_gate(line.concert_id, "pause", by="responder")
+    assert changes(line) == [("capacity", "ann@desk", "slow shop"), ("pause", "responder", "pause")]
+    newest = show_gate(line.concert_id)["changes"][0]
+    assert (newest["capacity"], newest["paused"], newest["rate"]) == (50, True, 200)
+
+
+def test_settings_survive_a_loss(open_line):
+    line = open_line()
+    line.join("ann")
+    for command in (("capacity", 7), ("rate", 0.25), ("message", "soon"), ("pause",)):
+        line.gate(*command)
+    copy_admissions()
+    line.forget()
+    line.poll("ann")
+    assert in_redis(line, "capacity", "rate", "message", "paused") == [b"7", b"0.25", b"soon", b"1"]
+
+
+def test_a_change_made_while_redis_is_away_gets_through(open_line, use_settings):
+    line = open_line(capacity=1)
+    line.join("ann")
+    line.join("bob")
+    with use_settings(queue_redis_url="redis://127.0.0.1:1/0"):
+        change = line.gate("capacity", 2)
+        assert not change.in_force
+        assert show_gate(line.concert_id)["redis"] == "away"
+    assert in_redis(line, "capacity") == [b"1"]
+    keep_lines_moving()
+    assert in_redis(line, "capacity") == [b"2"]
+    assert line.poll("bob").state == "admitted"
+
+
+def test_a_change_before_the_line_starts_or_after_a_loss_is_what_it_begins_with(open_line):
+    line = open_line()
+    assert not line.gate("capacity", 3).in_force
+    line.join("ann")
+    assert in_redis(line, "capacity") == [b"3"]
+    copy_admissions()
+    line.forget()
+    assert not line.gate("capacity", 4).in_force
+    line.poll("ann")
+    assert in_redis(line, "capacity") == [b"4"]
+
+
+def test_an_older_change_that_arrives_late_is_ignored(open_line):
+    line = open_line()
+    line.join("ann")
+    older = line.gate("capacity", 5)
+    newer = line.gate("capacity", 6)
+    assert not set_gate(line.concert_id, older.settings).in_force
+    assert in_redis(line, "capacity") == [b"6"]
+    for _ in range(2):  # a change that is told twice is one
+        assert set_gate(line.concert_id, newer.settings).in_force
+    assert in_redis(line, "capacity", "change_id") == [b"6", str(newer.settings["change_id"]).encode()]
+
+
+def test_the_end_of_the_sale_reaches_a_running_line(open_line):
+    line = open_line()
+    line.join("ann")
+    primary().rows("update concert set sales_closed_at = clock_timestamp() where id = :id", id=line.concert_id)
+    keep_lines_moving()
+    with pytest.raises(LineClosed):
+        line.join("bob")
+    primary().rows("update concert set sales_closed_at = null where id = :id", id=line.concert_id)
+    keep_lines_moving()
+    assert line.join("bob").state == "admitted"
+
+
+def test_another_opening_time_reaches_a_running_line(open_line):
+    line = open_line(opens_in_s=3600)
+    with pytest.raises(Exception, match="not opened"):
+        line.join("ann")
+    primary().rows("update concert set sales_open_at = now() where id = :id", id=line.concert_id)
+    keep_lines_moving()
+    assert line.join("ann").state == "admitted"
+
+
+def test_open_opens_a_sale_before_its_time(open_line):
+    line = open_line(opens_in_s=3600)
+    with pytest.raises(Exception, match="not opened"):
+        line.join("ann")
+    assert line.gate("open").sale_opened
+    line.clock.advance(1)
+    assert line.join("ann").state == "admitted"
+    opens_in_s = "select extract(epoch from sales_open_at - clock_timestamp()) from concert where id = :id"
+    assert primary().value(opens_in_s, id=line.concert_id) <= 1
+
+
+def test_open_of_a_closed_line_does_not_open_the_sale(open_line):
+    line = open_line(opens_in_s=3600)
+    line.gate("close")
+    assert not line.gate("open").sale_opened
+    with pytest.raises(Exception, match="not opened"):
+        line.join("ann")
+
+
+def test_restart_begins_a_new_epoch_and_who_is_inside_counts(open_line):
+    line = open_line(capacity=2)
+    for name in ("ann", "bob", "cid", "dee"):
+        line.join(name)
+    line.gate("restart")
+    for name in ("cid", "dee"):
+        with pytest.raises(TurnOver) as refused:
+            line.poll(name)
+        assert refused.value.members == {"reason": "epoch"}
+    assert line.inside() == 2
+    again = line.join("dee")
+    assert (again.created, again.position, read_token(again.token).epoch) == (True, 1, 2)
+    assert line.join("ann").state == "admitted"  # the pass is good, and so is the new token
+    line.leave("ann")
+    assert line.poll("dee").state == "admitted"
+
+
+def test_a_lost_line_remembers_who_is_inside_from_an_earlier_epoch(open_line):
+    line = open_line(capacity=2, rate_per_s=1)
+    line.join("ann")
+    line.gate("restart")
+    copy_admissions()
+    line.forget()
+    line.clock.advance(1)
+    for name in ("bob", "cid", "dee"):
+        line.join(name)
+    line.clock.advance(60)
+    assert sorted(line.poll(name).state for name in ("bob", "cid", "dee")) == ["waiting"] * 3
+    assert line.inside() == 2  # ann, and one whom the loss may have let in
+    assert line.join("ann").state == "admitted"
+
+
+def test_a_restart_while_redis_is_away_is_no_first_start(open_line):
+    line = open_line(capacity=50)
+    line.join("ann")
+    copy_admissions()
+    line.forget()
+    line.gate("restart")
+    assert line.join("bob").state == "waiting"  # the rebuild hold
+    assert line.inside() == 50
+
+
+def test_show_says_how_the_line_stands(open_line):
+    line = open_line(capacity=2)
+    assert show_gate(line.concert_id)["live"] is None
+    for name in ("ann", "bob", "cid", "dee", "eve"):
+        line.join(name)
+    line.clock.advance(30)
+    line.poll("dee")
+    keep_lines_moving()
+    shown = show_gate(line.concert_id)
+    live = shown["live"]
+    assert (live["waiting"], live["absent"], live["inside"], live["passes"]) == (1, 2, 2, 2)
+    assert live["last_place"] == read_token(line.tokens["eve"]).place
+    assert live["admitting"] == 1 and live["eta_s"] > 0
+    assert live["change_id"] == shown["settings"]["change_id"]
+    assert shown["changes"][0]["action"] == "started"
+
+
+def test_showing_changes_nothing(open_line):
+    line = open_line()
+    line.join("ann")
+    before = redis("queue").hgetall(line_key(line.concert_id, "gate"))
+    show_gate(line.concert_id)
+    assert redis("queue").hgetall(line_key(line.concert_id, "gate")) == before
+
+
+@pytest.mark.parametrize(
+    ("action", "value"),
+    [
+        ("capacity", -1),
+        ("capacity", 1_000_001),
+        ("capacity", "many"),
+        ("capacity", 1.5),
+        ("capacity", None),
+        ("capacity", True),
+        ("capacity", "9" * 5000),
+        ("rate", -0.1),
+        ("rate", 100_001),
+        ("rate", "nan"),
+        ("rate", "inf"),
+        ("rate", None),
+        ("message", "x" * 201),
+        ("message", "two\nlines"),
+        ("message", 7),
+        ("pause", "1"),
+        ("restart", 2),
+        ("explode", None),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(open_line, action, value):
+    line = open_line()
+    with pytest.raises(UnusableGateCommand):
+        line.gate(action, value)
+    assert changes(line) == []
+
+
+def test_an_unknown_concert_and_a_database_that_is_away(use_settings, open_line):
+    for ask in (lambda: change_gate(2**62, "pause", by="a test"), lambda: show_gate(2**62)):
+        with pytest.raises(ConcertUnknown):
+            ask()
+    line = open_line()
+    with use_settings(database_url="postgresql://encore@127.0.0.1:1/encore"), pytest.raises(DatabaseAway):
+        line.gate("pause")
+
+
+def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    leave_line(line.tokens["ann"])
+    line.clock.advance(25)
+    for name in ("cid", "bob"):
+        with pytest.raises(LineClosed):
+            line.poll(name)
+    line.clock.advance(25)
+    line.gate("open")
+    assert (line.poll("bob").state, line.poll("cid").position) == ("admitted", 1)
