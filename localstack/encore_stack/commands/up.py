@@ -13,8 +13,6 @@ from threading import Event
 from encore_stack import progress
 from encore_stack.deployment.code import code_digest
 from encore_stack.deployment.deploy import deploy_instance
-from encore_stack.deployment.functions import start_background_loops
-from encore_stack.deployment.target import target_of
 from encore_stack.instance import BROKERS, REDIS_PARTS, REDIS_SERVERS, Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
@@ -22,14 +20,13 @@ from encore_stack.parts.kafka import create_topics
 from encore_stack.parts.localstack import deployed_api_url, leave_deploying_to_up
 from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
-from encore_stack.watch import DEPLOY, GATEWAY, LOOPS, MIGRATE, Watch, alone
+from encore_stack.watch import DEPLOY, GATEWAY, MIGRATE, Watch, alone
 
 _SERVERS = ("postgres", "replica", *REDIS_PARTS, *BROKERS, "danal", "payco", "localstack")
 _OPTIONAL = {*BROKERS[1:], *REDIS_PARTS}
 """Parts that an instance may well do without: nobody needs to be told."""
 _AFTER_MIGRATING = ("poller", "gateway")
 _POLL_S = 0.05
-_OLD_POLLER_S = 3.0
 _TAIL_LINES = 20
 _REASON_LINES = 5
 
@@ -81,7 +78,6 @@ def _watch(stack: Stack, began: float) -> int:
             MIGRATE: lambda: _migrate_in_process(instance),
             DEPLOY: lambda: _deploy(instance, hot=True),
             GATEWAY: lambda: _restart_gateway_of_older_code(stack),
-            LOOPS: lambda: _start_loops_again(instance),
         },
     )
     _tell_up(instance, _bring_up(stack, hot=True), began)
@@ -149,13 +145,6 @@ def _restart_gateway_of_older_code(stack: Stack) -> None:
     if not stack.is_running("gateway"):
         with progress.step("restart the fast gateway on the new code"):
             stack.start("gateway")
-
-
-def _start_loops_again(instance: Instance) -> None:
-    """Two seconds after a function was updated LocalStack still loses events to the old version's poller, and so the
-    start that came with the deployment: until the next full minute the loops would run the code before."""
-    time.sleep(_OLD_POLLER_S)
-    start_background_loops(target_of(instance, hot=True))
 
 
 def _wait(ready: Event, servers: "Future[None]") -> None:

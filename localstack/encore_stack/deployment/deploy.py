@@ -13,7 +13,6 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -25,7 +24,7 @@ from encore_stack.deployment.packages import BUCKET, Package, make_packages, upl
 from encore_stack.deployment.target import Target, target_of
 from encore_stack.deployment.template import Json, Template
 from encore_stack.instance import Instance
-from encore_stack.parts.localstack import remember_deployment
+from encore_stack.parts.localstack import is_hot, remember_deployment, remember_hot
 
 _SECRET_NAME = "encore"  # noqa: S105 (a name)
 _DEPLOYED_KEY = "deployed.json"
@@ -40,29 +39,13 @@ def deploy_instance(instance: Instance, say: Say, *, hot: bool | None = None) ->
     with (instance.run_dir / "deploy.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if hot is not None:
-            _remember_hot(instance, hot)
+            remember_hot(instance, hot)
         target = target_of(instance, hot=is_hot(instance))
         api_url = deploy(target, say)
         loops = start_background_loops(target)
         say(f"started {len(loops)} background loops")
         remember_deployment(instance, api_url)
     return api_url
-
-
-def is_hot(instance: Instance) -> bool:
-    """Whether the functions run the files as they are saved, or archives of them."""
-    return _hot_file(instance).exists()
-
-
-def _remember_hot(instance: Instance, hot: bool) -> None:
-    if hot:
-        _hot_file(instance).touch()
-    else:
-        _hot_file(instance).unlink(missing_ok=True)
-
-
-def _hot_file(instance: Instance) -> Path:
-    return instance.run_dir / "hot-reload"
 
 
 def deploy(target: Target, say: Say = print) -> str:

@@ -105,6 +105,11 @@ class HotPool:
         self._begun_again: set[FunctionPool] = set()
         keeper.keep(self)
 
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls have an environment, or are getting one; also of code that was replaced meanwhile."""
+        return sum(each.calls_under_way for each in (self._pool, *self._retired) if each is not None)
+
     def invoke(self, call: Call) -> Outcome:
         """Runs one call to its end on the code that is on disk now. Raises what FunctionPool.invoke raises."""
         while True:

@@ -314,6 +314,12 @@ class FunctionPool:
         self._init_failure: InitFailed | None = None
         self._log = _LogFile(spec.log_file)
 
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls have an environment, or are getting one."""
+        with self._lock:
+            return self._count - len(self._idle)
+
     # -- one call --
 
     def invoke(self, call: Call) -> Outcome:
