@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/seed",
         description="Load concerts, schedules and seats. What is there already is left as it is; what is missing of the"
         " counts is added.",
+        epilog="exit codes: 0 loaded or nothing was missing, 1 the database could not be loaded, 2 unusable counts",
     )
     parser.add_argument("--concerts", type=int, default=FIRST_LOOK.concerts, help="in all (default %(default)s)")
     parser.add_argument("--schedules", type=int, default=FIRST_LOOK.schedules, help="in all (default %(default)s)")
