@@ -21,8 +21,10 @@ class Series:
     colour: str
 
 
-def line_chart(title: str, x_title: str, at: Sequence[float], series: Sequence[Series]) -> str:
-    """A figure with one line a series over ``at``; the y axis begins at zero."""
+def line_chart(
+    title: str, x_title: str, at: Sequence[float], series: Sequence[Series], marks: Sequence[tuple[float, str]] = ()
+) -> str:
+    """A figure with one line a series over ``at``; the y axis begins at zero. ``marks``: moments with their names."""
     ticks = _ticks(max((value for one in series for value in one.values), default=0))
     top = ticks[-1]
     right = max(at[-1], 1.0)
@@ -42,6 +44,12 @@ def line_chart(title: str, x_title: str, at: Sequence[float], series: Sequence[S
             parts.append(f'<text class="middle" x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}">{_number(tick)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text class="middle" x="{middle:.0f}" y="{_HEIGHT - 6}">{escape(x_title)}</text>')
+    for moment, name in marks:
+        parts.append(
+            f'<line class="mark" x1="{x(moment):.1f}" x2="{x(moment):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+            f"{_tip(f'{name} at {moment:.1f} s')}</line>"
+        )
+        parts.append(f'<text x="{x(moment) + 4:.1f}" y="{_TOP + 8}">{escape(name)}</text>')
     for one in series:
         points = [(x(position), y(value)) for position, value in zip(at, one.values, strict=True)]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from html import escape
 
 from artillery.charts import Series, bar_chart, line_chart
+from artillery.page import mark, page, table
 from artillery.results import STEPS, WINDOW_S, Results, Times
 from artillery.thresholds import Judged
-from booking.platform.resources import read_text
 
-_STYLE = read_text(__package__, "style.css")
 _WINDOWS_MIN = 3
 """With fewer windows there is no course over time to draw."""
 
@@ -78,36 +77,30 @@ def as_text(run: Run) -> str:
 
 
 def as_html(run: Run) -> str:
-    """The page: its style and its charts are in it, nothing is fetched."""
+    """The page, with its charts."""
     title = f"{run.name} at {run.target}"
     failures = run.failures()
-    verdict = '<span class="bad">failed</span>' if failures else '<span class="good">passed</span>'
+    verdict = mark(not failures, "passed", "failed")
     reasons = "".join(f"<p>{escape(words)}</p>" for words in failures)
     size = f"{run.results.duration_s:.0f} s, {run.results.buyers:,} buyers, {run.results.requests:,} requests"
     origin = f"{escape(run.started_at)} · {size} · {escape(run.url)} · <code>{escape(run.command)}</code>"
-    return "\n".join(
-        (
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>\n{_STYLE}</style>\n</head>\n<body>",
-            f"<h1>{escape(title)}: {verdict}</h1>{reasons}",
-            f'<p class="quiet">{origin}</p>',
-            '<h2>Thresholds and audit</h2>\n<div class="wide">' + _threshold_table(run) + "</div>",
-            '<h2>Steps</h2>\n<div class="wide">' + _step_table(run) + "</div>",
-            '<h2>Charts</h2>\n<div class="charts">' + "\n".join(_charts(run.results)) + "</div>",
-            _faults(run.results),
-            f"<h2>What the audit said</h2>\n<pre>{escape(run.audit.text)}</pre>",
-            "</body>\n</html>\n",
-        )
+    parts = (
+        f'{reasons}<p class="quiet">{origin}</p>',
+        "<h2>Thresholds and audit</h2>\n" + _threshold_table(run),
+        "<h2>Steps</h2>\n" + _step_table(run),
+        '<h2>Charts</h2>\n<div class="charts">' + "\n".join(_charts(run.results)) + "</div>",
+        _faults(run.results),
+        f"<h2>What the audit said</h2>\n<pre>{escape(run.audit.text)}</pre>",
     )
+    return page(title, f"{escape(title)}: {verdict}", parts)
 
 
 def _threshold_table(run: Run) -> str:
     rows = [
-        (escape(one.threshold.label), _value(one), _bound(one), _mark(one.passed, "ok", "missed")) for one in run.judged
+        (escape(one.threshold.label), _value(one), _bound(one), mark(one.passed, "ok", "missed")) for one in run.judged
     ]
-    rows.append(("audit of the invariants", "", "", _mark(run.audit.exit_code == 0, "passed", "failed")))
-    return _table(("", "measured", "bound", ""), rows)
+    rows.append(("audit of the invariants", "", "", mark(run.audit.exit_code == 0, "passed", "failed")))
+    return table(("", "measured", "bound", ""), rows)
 
 
 def _step_table(run: Run) -> str:
@@ -118,8 +111,8 @@ def _step_table(run: Run) -> str:
     ]
     faults = sum(step.faults for step in results.steps)
     rows.append(("all", f"{results.buyers:,}", f"{results.requests:,}", *_cells(results.times), f"{faults:,}"))
-    table = _table(("", "buyers", "requests", "mean ms", "p50 ms", "p95 ms", "p99 ms", "faults"), rows)
-    return table + (f'<p class="quiet">{_REPORTED}</p>' if run.name == "steps" else "")
+    steps = table(("", "buyers", "requests", "mean ms", "p50 ms", "p95 ms", "p99 ms", "faults"), rows)
+    return steps + (f'<p class="quiet">{_REPORTED}</p>' if run.name == "steps" else "")
 
 
 def _charts(results: Results) -> list[str]:
@@ -168,22 +161,11 @@ def _faults(results: Results) -> str:
     if not results.faults:
         return ""
     rows = [(escape(name), f"{count:,}") for name, count in results.faults.items()]
-    return '<h2>What ended buyers</h2>\n<div class="wide">' + _table(("", "buyers"), rows) + "</div>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
-    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
-    lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
-    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+    return "<h2>What ended buyers</h2>\n" + table(("", "buyers"), rows)
 
 
 def _cells(times: Times) -> tuple[str, ...]:
     return tuple(_ms(value) for value in (times.mean, times.p50, times.p95, times.p99))
-
-
-def _mark(good: bool, yes: str, no: str) -> str:
-    return f'<span class="good">{yes}</span>' if good else f'<span class="bad">{no}</span>'
 
 
 def _missed(one: Judged) -> str:

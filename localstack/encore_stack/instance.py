@@ -4,19 +4,38 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from encore_stack.ports import DEFAULT_PORTS, HOST
+from encore_stack.ports import DEFAULT_PORTS, HOST, port_owner
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 TOPIC_PARTITIONS = 12
 BROKERS = ("kafka", "kafka2", "kafka3")
 """The parts that are Kafka brokers; an instance has the first one or all three."""
+
+REDIS_SERVERS: Mapping[str, tuple[str, ...]] = {
+    "single": ("redis",),
+    "split": ("redis", "redis_locks", "redis_cache"),
+    "sentinel": ("redis", "redis2", "redis3"),
+    "cluster": ("redis", "redis2", "redis3", "redis4", "redis5", "redis6"),
+}
+"""How Redis is run, and the parts that are its servers then: one for everything; one each for the line, the locks and
+the cache; a master and two replicas watched by sentinels; a cluster of three masters with a replica each."""
+
+SENTINELS = ("sentinel", "sentinel2", "sentinel3")
+"""The parts that watch the servers of ``sentinel`` and agree on which of them is the master."""
+
+SENTINEL_SERVICE = "encore"
+"""What the sentinels call their master."""
+
+REDIS_PARTS = (*dict.fromkeys(name for servers in REDIS_SERVERS.values() for name in servers), *SENTINELS)
+"""Every part that is Redis in one of these ways."""
 
 MARKER = "ENCORE_STACK_DIR"
 """Environment variable of every supervised process: names the instance's folder, so that strays can be found."""
@@ -43,6 +62,8 @@ class Instance:
     """Bootstrap servers of a Kafka that is not ours."""
     broker_count: int = 1
     """Kafka brokers of our own: 1 or 3."""
+    redis_topology: str = "single"
+    """How Redis is run: a key of ``REDIS_SERVERS``."""
 
     @classmethod
     def load_existing(cls) -> "Instance":
@@ -66,6 +87,7 @@ class Instance:
         instance.ports = dict(config.get("ports", {}))
         instance.external_kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.get("external_kafka")
         instance.broker_count = int(config.get("brokers", 1))
+        instance.redis_topology = str(config.get("redis", "single"))
         return instance
 
     def choose_kafka(self, broker_count: int | None = None) -> None:
@@ -88,6 +110,19 @@ class Instance:
                 " over: scripts/down --wipe first (it forgets all of the instance's data), or another ENCORE_INSTANCE"
             )
         self.broker_count = count
+
+    def choose_redis(self, topology: str | None) -> bool:
+        """How Redis is run from the next start on, or as before; whether that is a change. Its parts must not run.
+
+        A change forgets what Redis holds. It only sheds load: the line is restored from Postgres and from its people's
+        tokens, and left where it is it would come back, long out of date, with the next change.
+        """
+        if topology in (None, self.redis_topology):
+            return False
+        for name in REDIS_PARTS:
+            shutil.rmtree(self.data_dir(name), ignore_errors=True)
+        self.redis_topology = str(topology)
+        return True
 
     # -- paths --
 
@@ -148,11 +183,12 @@ class Instance:
         (self.dir.parent / ".gitignore").write_text("*\n")
 
     def save_config(self) -> None:
-        """Persist the ports, the number of brokers, and where Kafka is if it is not ours."""
+        """Persist the ports, how Kafka and Redis are run, and where Kafka is if it is not ours."""
         config = {
             "ports": self.ports,
             "external_kafka": self.external_kafka,
             "brokers": self.broker_count,
+            "redis": self.redis_topology,
         }
         write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
 
@@ -201,26 +237,57 @@ class Instance:
         return () if self.external_kafka else BROKERS[: self.broker_count]
 
     @property
+    def redis_servers(self) -> tuple[str, ...]:
+        """The parts that are this instance's Redis servers."""
+        return REDIS_SERVERS[self.redis_topology]
+
+    @property
+    def sentinels(self) -> tuple[str, ...]:
+        """The parts that are this instance's sentinels."""
+        return SENTINELS if self.redis_topology == "sentinel" else ()
+
+    @property
     def port_names(self) -> tuple[str, ...]:
         """The names of the ports that this instance needs."""
-        left_out = set(BROKERS) - {BROKERS[0], *self.brokers}
-        return tuple(name for name in DEFAULT_PORTS if name.removesuffix("_controller") not in left_out)
+        left_out = {*BROKERS[1:], *REDIS_PARTS} - {*self.brokers, *self.redis_servers, *self.sentinels}
+        has_buses = self.redis_topology == "cluster"
+        names = (name for name in DEFAULT_PORTS if port_owner(name) not in left_out)
+        return tuple(name for name in names if has_buses or not name.endswith("_bus"))
 
     @property
     def kafka_bootstrap_servers(self) -> str:
-        return self.external_kafka or ",".join(f"{HOST}:{self.ports[name]}" for name in self.brokers)
+        return self.external_kafka or self._addresses(self.brokers)
+
+    def redis_urls(self, database: int = 0) -> dict[str, str]:
+        """Where the line (``queue``), the locks and the cache are. A cluster has no databases but the first."""
+        endpoints = ("queue", "locks", "cache")
+        if self.redis_topology == "split":
+            servers = zip(endpoints, self.redis_servers, strict=True)
+            return {endpoint: f"redis://{self._addresses([server])}/{database}" for endpoint, server in servers}
+        return dict.fromkeys(endpoints, self._shared_redis_url(database))
+
+    def _shared_redis_url(self, database: int) -> str:
+        match self.redis_topology:
+            case "sentinel":
+                return f"redis+sentinel://{self._addresses(self.sentinels)}/{SENTINEL_SERVICE}/{database}"
+            case "cluster":
+                return f"redis+cluster://{self._addresses(self.redis_servers)}"
+        return f"redis://{self._addresses(self.redis_servers)}/{database}"
+
+    def _addresses(self, parts: Sequence[str]) -> str:
+        return ",".join(f"{HOST}:{self.ports[name]}" for name in parts)
 
 
 def function_environment(instance: Instance) -> dict[str, str]:
     """The ENCORE_* values that functions, the fast gateway and the tools run with."""
     secret_values = instance.secrets()
-    redis_url = f"redis://{HOST}:{instance.ports['redis']}/0"
+    redis_urls = instance.redis_urls()
     return {
         "ENCORE_DATABASE_URL": instance.database_url("postgres"),
         "ENCORE_REPLICA_URL": instance.database_url("replica"),
-        "ENCORE_QUEUE_REDIS_URL": redis_url,
-        "ENCORE_LOCKS_REDIS_URL": redis_url,
-        "ENCORE_CACHE_REDIS_URL": redis_url,
+        "ENCORE_QUEUE_REDIS_URL": redis_urls["queue"],
+        "ENCORE_LOCKS_REDIS_URL": redis_urls["locks"],
+        "ENCORE_CACHE_REDIS_URL": redis_urls["cache"],
         "ENCORE_KAFKA_BOOTSTRAP_SERVERS": instance.kafka_bootstrap_servers,
         "ENCORE_RESERVATION_TOPIC": instance.reservation_topic,
         "ENCORE_DEAD_LETTER_TOPIC": instance.dead_letter_topic,

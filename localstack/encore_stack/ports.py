@@ -11,6 +11,22 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "postgres": 15432,
     "replica": 15433,
     "redis": 16379,
+    "redis2": 16380,
+    "redis3": 16381,
+    "redis4": 16382,
+    "redis5": 16383,
+    "redis6": 16384,
+    "redis_bus": 16389,
+    "redis2_bus": 16390,
+    "redis3_bus": 16391,
+    "redis4_bus": 16392,
+    "redis5_bus": 16393,
+    "redis6_bus": 16394,
+    "redis_locks": 16385,
+    "redis_cache": 16386,
+    "sentinel": 16396,
+    "sentinel2": 16397,
+    "sentinel3": 16398,
     "kafka": 19092,
     "kafka_controller": 19093,
     "kafka2": 19094,
@@ -26,6 +42,11 @@ DEFAULT_PORTS: Mapping[str, int] = {
 
 _FREE_RANGE = (20_000, 32_000)
 """Below the ports that Linux gives to outgoing connections, so that none of those is in the way later."""
+
+
+def port_owner(name: str) -> str:
+    """The part that listens on the port of this name."""
+    return name.removesuffix("_controller").removesuffix("_bus")
 
 
 class PortTaken(Exception):

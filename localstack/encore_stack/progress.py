@@ -9,13 +9,11 @@ from contextlib import contextmanager
 _ALIVE_TTY_S = 1.0
 _ALIVE_S = 10.0
 _WIDTH = 46
-_lock = threading.Lock()
-_running: list[tuple[str, float]] = []
 
 
 def line(title: str, result: str = "") -> None:
     """Print one finished step."""
-    with _lock:
+    with _signs.changed:
         clear = "\r\033[K" if sys.stdout.isatty() else ""
         print(f"{clear}  {title:<{_WIDTH}} {result}".rstrip(), flush=True)
 
@@ -32,30 +30,52 @@ def step(title: str) -> Iterator[None]:
 @contextmanager
 def alive(title: str) -> Iterator[None]:
     """Shows a sign of life while the block runs, and nothing else. Blocks may overlap: the one begun last is shown."""
-    entry = (title, time.monotonic())
-    with _lock:
-        _running.append(entry)
-        if len(_running) == 1:
-            threading.Thread(target=_show_alive, daemon=True).start()
+    block = (title, time.monotonic())
+    _signs.begin(block)
     try:
         yield
     finally:
-        with _lock:
-            _running.remove(entry)
+        _signs.end(block)
+
+
+class _SignsOfLife:
+    """Of all blocks that run, shown by one thread, which ends with the last of them."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        """Told when a block begins or ends. Whoever prints has it too, so that lines do not mix."""
+        self._running: list[tuple[str, float]] = []
+        self._thread: threading.Thread | None = None
+
+    def begin(self, block: tuple[str, float]) -> None:
+        with self.changed:
+            self._running.append(block)
+            self.changed.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._show, name="signs of life", daemon=True)
+                self._thread.start()
+
+    def end(self, block: tuple[str, float]) -> None:
+        with self.changed:
+            self._running.remove(block)
+            self.changed.notify()
             if sys.stdout.isatty():
                 print("\r\033[K", end="", flush=True)
 
+    def _show(self) -> None:
+        interval_s = _ALIVE_TTY_S if sys.stdout.isatty() else _ALIVE_S
+        with self.changed:
+            while self._running:
+                title, started_s = self._running[-1]
+                elapsed_s = time.monotonic() - started_s
+                if self.changed.wait(interval_s - elapsed_s % interval_s):
+                    continue
+                elapsed_s = time.monotonic() - started_s
+                if sys.stdout.isatty():
+                    print(f"\r\033[K  {title:<{_WIDTH}} {elapsed_s:.0f} s ...", end="", flush=True)
+                else:
+                    print(f"  {title:<{_WIDTH}} ... {elapsed_s:.0f} s so far", flush=True)
+            self._thread = None
 
-def _show_alive() -> None:
-    interval_s = _ALIVE_TTY_S if sys.stdout.isatty() else _ALIVE_S
-    while True:
-        time.sleep(interval_s)
-        with _lock:
-            if not _running:
-                return
-            title, started = _running[-1]
-            elapsed = time.monotonic() - started
-            if sys.stdout.isatty():
-                print(f"\r\033[K  {title:<{_WIDTH}} {elapsed:.0f} s ...", end="", flush=True)
-            elif elapsed >= interval_s:
-                print(f"  {title:<{_WIDTH}} ... {elapsed:.0f} s so far", flush=True)
+
+_signs = _SignsOfLife()

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from encore_stack.instance import BROKERS, Instance
+from encore_stack.instance import REDIS_PARTS, SENTINELS, BadInstance, Instance
 from encore_stack.parts import PART_NAMES, PARTS, Part, PartError, Unhealthy, part_named, with_needs
-from encore_stack.ports import DEFAULT_PORTS, HOST, PortClaims, choose_ports
+from encore_stack.ports import DEFAULT_PORTS, HOST, PortClaims, choose_ports, port_owner
 from encore_stack.processes import end_strays, find_strays
 from encore_stack.supervisor import FATAL, RUNNING, STOPPED, Supervisor
 
@@ -21,8 +21,8 @@ _LOOK_S_MAX = 1.0
 _LOG_TAIL_LINES = 15
 _STARTS_MAX = 3
 """A part that ends this often before it was healthy once is not going to be."""
-_STOP_FIRST = ("poller", "gateway", "localstack")
-"""These work on the others: they end before what they work on."""
+_STOP_FIRST = ("poller", "gateway", "localstack", *SENTINELS)
+"""These work on the others, or watch them: they end before those."""
 
 Ready = Callable[[str, float], None]
 
@@ -33,7 +33,7 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class PartStatus:
-    """`health` is `ok`, `held`, `stopped` or what is wrong."""
+    """`health` is `ok`, `held`, `stopped` or what is wrong; `role` what the part is among its peers."""
 
     name: str
     state: str
@@ -42,6 +42,7 @@ class PartStatus:
     pid: int | None
     health: str
     log: str
+    role: str | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -57,6 +58,16 @@ class Stack:
         self._claims = PortClaims()
 
     # -- starting --
+
+    def choose_redis(self, topology: str | None) -> bool:
+        """As ``Instance.choose_redis``. Raises BadInstance while Redis runs in another way."""
+        before = self.instance.redis_topology
+        if topology not in (None, before) and self.running() & set(REDIS_PARTS):
+            raise BadInstance(
+                f"instance '{self.instance.name}' runs Redis as '{before}': scripts/down first, then"
+                f" scripts/up --redis {topology} (Redis then starts empty, and the line is restored from Postgres)"
+            )
+        return self.instance.choose_redis(topology)
 
     def up(self, parts: Sequence[str] | None = None, on_ready: Ready = lambda name, took_s: None) -> list[str]:
         """Start the named parts (all by default) and those they need, side by side; return when all are healthy.
@@ -79,7 +90,7 @@ class Stack:
         if not processes and not self.supervisor.is_running():
             end_strays(instance)
         in_use = {name for name, process in processes.items() if process.state not in (STOPPED, FATAL, "EXITED")}
-        in_use |= {f"{name}_controller" for name in BROKERS if name in in_use}
+        in_use |= {name for name in instance.port_names if port_owner(name) in in_use}
         self._claims.release()
         before = dict(instance.ports)
         instance.ports = choose_ports(
@@ -92,6 +103,7 @@ class Stack:
 
     def _start_all(self, parts: Sequence[Part], on_ready: Ready) -> list[str]:
         done = {part.name: Event() for part in parts}
+        running = self.running()
         failed = Event()
         started: list[str] = []
 
@@ -102,7 +114,7 @@ class Stack:
                         if failed.is_set():
                             return
                 began = time.monotonic()
-                if self._start_and_wait(part, failed):
+                if self._start_and_wait(part, running, failed):
                     started.append(part.name)
                 done[part.name].set()
                 on_ready(part.name, time.monotonic() - began)
@@ -119,7 +131,7 @@ class Stack:
             self._claims.release()
         return started
 
-    def _start_and_wait(self, part: Part, failed: Event) -> bool:
+    def _start_and_wait(self, part: Part, running: frozenset[str], failed: Event) -> bool:
         """Whether it had to be started."""
         process = self.supervisor.processes().get(part.name)
         self.instance.held_file(part.name).unlink(missing_ok=True)
@@ -128,6 +140,7 @@ class Stack:
             self.supervisor.stop_part(part.name)  # or it goes on trying with what was wrong
             try:
                 part.prepare(self.instance)
+                part.take_role(self.instance, running - {part.name})
             except PartError as error:
                 raise StackError(f"{error}\n{part.advice(self.instance)}") from error
             self._start_process(part)
@@ -200,7 +213,7 @@ class Stack:
         with self.locked():
             if not self.supervisor.is_running():
                 raise StackError("the stack is not running: scripts/up starts it")
-            self._start_and_wait(part, Event())
+            self._start_and_wait(part, self.running(), Event())
 
     def _present(self, name: str) -> Part:
         part = part_named(name)
@@ -218,7 +231,7 @@ class Stack:
         if not self.instance.dir.exists():
             return []
         with self.locked():
-            running = [name for name, process in self.supervisor.processes().items() if process.pid]
+            running = self.running()
             self._stop_all([name for name in running if name in _STOP_FIRST])
             self._stop_all([name for name in running if name not in _STOP_FIRST and name != "postgres"])
             self._stop_all([name for name in running if name == "postgres"])
@@ -242,8 +255,11 @@ class Stack:
 
     def is_running(self, name: str) -> bool:
         """Whether the part has a process."""
-        process = self.supervisor.processes().get(name)
-        return bool(process and process.pid)
+        return name in self.running()
+
+    def running(self) -> frozenset[str]:
+        """The parts that have a process."""
+        return frozenset(name for name, process in self.supervisor.processes().items() if process.pid)
 
     def status(self) -> list[PartStatus]:
         """Every part with the outcome of a real probe, asked side by side. A Kafka that is not ours is probed too."""
@@ -257,7 +273,8 @@ class Stack:
             health = self._health(part, state if process else None)
             pid = process.pid or None if process else None
             log = str(self.instance.log_file(part.name))
-            return PartStatus(part.name, state.lower(), HOST if port else None, port, pid, health, log)
+            role = part.role(self.instance) if pid and health == "ok" else None
+            return PartStatus(part.name, state.lower(), HOST if port else None, port, pid, health, log, role)
 
         with ThreadPoolExecutor(len(shown)) as threads:
             return list(threads.map(look, shown))

@@ -169,6 +169,7 @@ def _config(instance: Instance, parts: Iterable[Part]) -> str:
 
 def _program(instance: Instance, part: Part) -> str:
     variables = {**part.environment(instance), PART_MARKER: part.name}
+    restarts = part.restarts_when_it_dies(instance)
     environment = ",".join(f'{key}="{value}"' for key, value in sorted(variables.items()))
     return _section(
         f"program:{part.name}",
@@ -176,9 +177,9 @@ def _program(instance: Instance, part: Part) -> str:
         directory=_escape(str(instance.project_dir)),
         environment=_escape(environment),
         autostart="false",
-        autorestart="true" if part.restart_when_it_dies else "false",
+        autorestart="true" if restarts else "false",
         startsecs=1,
-        startretries=5,
+        startretries=5 if restarts else 0,
         stopsignal=part.stop_signal,
         stopwaitsecs=part.stop_wait_s,
         stopasgroup="false",

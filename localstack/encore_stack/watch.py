@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from encore_stack import progress
-from encore_stack.deployment.deploy import is_hot
 from encore_stack.functions import DEPLOYED_PREFIX
 from encore_stack.instance import Instance
+from encore_stack.parts.localstack import is_hot
 from encore_stack.stack import Stack, StackError
 
-MIGRATE, DEPLOY, GATEWAY, LOOPS = "migrate", "deploy", "gateway", "loops"
+MIGRATE, DEPLOY, GATEWAY = "migrate", "deploy", "gateway"
 
 _TREES = ("functions", "layers/booking", "localstack/fast_gateway")
 _FILES = ("template.yaml", "layers/runtime/requirements.lock")
@@ -47,8 +47,7 @@ Work = Mapping[str, Callable[[], object]]
 class Watch:
     """Follows the files of the stack's project from when the object is made.
 
-    `work` does what the four kinds stand for; it raises StackError with words for a person. LOOPS follows every
-    deployment, also that from before the watch.
+    `work` does what the three kinds stand for; it raises StackError with words for a person.
     """
 
     def __init__(self, stack: Stack, work: Work) -> None:
@@ -58,7 +57,7 @@ class Watch:
         self._work = work
         self._stats = watched_files(self._project)
         self._reloads = ReloadLog(stack.instance)
-        self._wanted = {LOOPS}
+        self._wanted: set[str] = set()
         self._saved_at = 0.0
         self._hold_s = 0.0
         self._job: Future[None] | None = None
@@ -171,7 +170,7 @@ class Watch:
         self._job = worker.submit(self._do, wanted)
 
     def _do(self, wanted: set[str]) -> None:
-        for kind in (MIGRATE, DEPLOY, GATEWAY, LOOPS):
+        for kind in (MIGRATE, DEPLOY, GATEWAY):
             if kind in wanted and not self._succeeds(kind) and kind == DEPLOY:
                 return  # with this template the gateway would not start; its mending wants all of it again
 
@@ -245,7 +244,7 @@ def work_after(path: Path) -> set[str]:
     """What has to be done when this file, relative to the project, has changed."""
     name = path.as_posix()
     if name in _FILES:
-        return {DEPLOY, GATEWAY, LOOPS}
+        return {DEPLOY, GATEWAY}
     if name.startswith("layers/booking/migrations/") or "/sql/functions/" in name:
         return {MIGRATE}
     return {GATEWAY}

@@ -5,9 +5,10 @@ import json
 import time
 import zipfile
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -72,8 +73,8 @@ def lambda_client(instance: Instance) -> Any:
 def make(lambda_client: Any) -> Iterator[Callable[..., Function]]:
     names: list[str] = []
 
-    def create(source: str, **configuration: Any) -> Function:
-        name = f"test-{uuid4().hex[:12]}"
+    def create(source: str, name_part: str = "", **configuration: Any) -> Function:
+        name = f"test-{name_part}{uuid4().hex[:12]}"
         lambda_client.create_function(
             FunctionName=name,
             Runtime="python3.13",
@@ -174,3 +175,85 @@ def test_a_background_loop_has_its_leader_and_one_that_stands_by(lambda_client: 
     reserved = lambda_client.get_function_concurrency(FunctionName="encore-every_minute_relay_outbox")
 
     assert reserved["ReservedConcurrentExecutions"] == 2
+
+
+@pytest.fixture
+def came(tmp_path: Path) -> Callable[[], list[int]]:
+    """The numbers of the events that ``_NOTES_EVENTS`` has noted, sorted."""
+
+    def read() -> list[int]:
+        return sorted(int(path.name.partition("-")[0]) for path in tmp_path.iterdir())
+
+    return read
+
+
+_NOTES_EVENTS = """
+import pathlib, time
+def handler(event, context):
+    time.sleep(event["works_s"])
+    pathlib.Path(event["folder"], f"{event['number']}-{context.aws_request_id}").touch()
+# VERSION
+"""
+
+
+def send(function: Function, numbers: Iterable[int], folder: Path, works_s: float = 0.0) -> None:
+    """Invoke asynchronously; a file in the folder will say of each number that its event has come."""
+    for number in numbers:
+        event = json.dumps({"number": number, "folder": str(folder), "works_s": works_s})
+        function.client.invoke(FunctionName=function.name, InvocationType="Event", Payload=event)
+
+
+def wait_for_all(came: Callable[[], list[int]], count: int) -> None:
+    """Return when each event has come once."""
+    deadline_s = time.monotonic() + _WAIT_S
+    while came() != list(range(count)):
+        assert time.monotonic() < deadline_s, f"lost: {sorted(set(range(count)) - set(came()))}"
+        time.sleep(0.05)
+
+
+def test_events_sent_right_after_an_update_come(
+    make: Callable[..., Function], tmp_path: Path, came: Callable[[], list[int]]
+) -> None:
+    function = make(_NOTES_EVENTS)
+
+    for update in range(10):
+        function.replace(_NOTES_EVENTS.replace("VERSION", str(update)))
+        send(function, range(update * 20, update * 20 + 20), tmp_path)
+
+    wait_for_all(came, 200)
+
+
+def test_events_that_wait_while_the_function_is_updated_come(
+    make: Callable[..., Function], tmp_path: Path, came: Callable[[], list[int]]
+) -> None:
+    function = make(_NOTES_EVENTS)
+
+    send(function, range(40), tmp_path, works_s=0.2)
+    function.replace(_NOTES_EVENTS.replace("VERSION", "other"))
+
+    wait_for_all(came, 40)
+
+
+def test_new_code_of_a_loop_begins_though_two_runs_of_the_old_are_under_way(
+    make: Callable[..., Function], tmp_path: Path
+) -> None:
+    source = f"""
+import pathlib, time
+def handler(event, context):
+    pathlib.Path({str(tmp_path)!r}, "VERSION-" + context.aws_request_id).touch()
+    time.sleep({2 * _WAIT_S})
+"""
+    function = make(source.replace("VERSION", "old"), name_part="every_minute_", Timeout=3 * _WAIT_S)
+    function.client.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=2)
+
+    def begin(count: int, version: str) -> None:
+        for _ in range(count):
+            function.client.invoke(FunctionName=function.name, InvocationType="Event", Payload=b"{}")
+        deadline_s = time.monotonic() + _WAIT_S
+        while len(list(tmp_path.glob(f"{version}-*"))) < count:
+            assert time.monotonic() < deadline_s, f"the {version} code does not begin"
+            time.sleep(0.05)
+
+    begin(2, "old")
+    function.replace(source.replace("VERSION", "new"))
+    begin(1, "new")

@@ -4,6 +4,7 @@ The test stack (``ENCORE_INSTANCE=test``) is brought up by ``scripts/test``. Its
 ``encore``; these tests have another one, so that no background loop tidies up under them.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -19,8 +20,10 @@ from booking.platform.migrate import migrate
 from booking.platform.settings import settings
 from booking.queue import scripts
 from encore_stack.instance import Instance, function_environment
+from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
+from support.redis import RedisStacks
 from support.shop import Shop
 
 DATABASE = "encore_integration"
@@ -75,8 +78,27 @@ def database_url(make_database: Callable[[str], str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def queue_redis_url(instance: Instance) -> str:
-    return f"redis://127.0.0.1:{instance.ports['redis']}/{REDIS_DATABASE}"
+def redis_stacks() -> Iterator[RedisStacks]:
+    stacks = RedisStacks()
+    yield stacks
+    stacks.close()
+
+
+@pytest.fixture
+def redis_topology() -> str:
+    """How Redis is run. The suites of the line, the locks and the cache run on every topology: see their conftest."""
+    return "single"
+
+
+@pytest.fixture
+def redis_stack(instance: Instance, redis_stacks: RedisStacks, redis_topology: str) -> Stack:
+    """The stack whose Redis the test uses: the test stack where it is a single server."""
+    return Stack(instance) if redis_topology == "single" else redis_stacks.get(redis_topology)
+
+
+@pytest.fixture
+def redis_urls(redis_stack: Stack) -> dict[str, str]:
+    return redis_stack.instance.redis_urls(REDIS_DATABASE)
 
 
 @pytest.fixture(scope="session")
@@ -100,16 +122,16 @@ def danal(gateways: dict[str, SimulatedGateway]) -> Iterator[SimulatedGateway]:
 def encore_environment(
     instance: Instance,
     database_url: str,
-    queue_redis_url: str,
+    redis_urls: dict[str, str],
     gateways: dict[str, SimulatedGateway],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     environment = function_environment(instance) | {
         "ENCORE_DATABASE_URL": database_url,
         "ENCORE_REPLICA_URL": database_url.replace(f":{instance.ports['postgres']}/", f":{instance.ports['replica']}/"),
-        "ENCORE_QUEUE_REDIS_URL": queue_redis_url,
-        "ENCORE_LOCKS_REDIS_URL": queue_redis_url,
-        "ENCORE_CACHE_REDIS_URL": queue_redis_url,
+        "ENCORE_QUEUE_REDIS_URL": redis_urls["queue"],
+        "ENCORE_LOCKS_REDIS_URL": redis_urls["locks"],
+        "ENCORE_CACHE_REDIS_URL": redis_urls["cache"],
         "ENCORE_DANAL_URL": gateways["danal"].url,
         "ENCORE_PAYCO_URL": gateways["payco"].url,
         "POWERTOOLS_METRICS_DISABLED": "true",
@@ -204,6 +226,15 @@ def use_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractConte
         return restored(before)
 
     return use
+
+
+@pytest.fixture(autouse=True)
+def crowd_gone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The connections of a crowd's threads are ended with the test: Postgres takes 200, and they would wait for the
+    garbage collector."""
+    yield
+    if request.node.get_closest_marker("race"):
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -75,7 +75,6 @@ def test_ports_are_taken_for_the_brokers_there_are(instance: Instance) -> None:
     three = choose_ports(one, (), claims, use_defaults=False, names=instance.port_names)
     claims.release()
 
-    assert set(three) == set(DEFAULT_PORTS)
     assert set(three) - set(one) == {"kafka2", "kafka2_controller", "kafka3", "kafka3_controller"}
     assert len(set(three.values())) == len(three)
 

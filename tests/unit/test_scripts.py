@@ -29,6 +29,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
     assert done.returncode == 0, done.stderr
     assert f"scripts/{verb}" in done.stdout
     assert "-h, --help" in done.stdout
+    assert "exit codes: 0 " in " ".join(done.stdout.lower().split())
 
 
 @pytest.mark.parametrize("verb", _VERBS)
@@ -63,6 +64,7 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("gate", "show", "concert"), "'concert' is no concert's id"),
         (("gate", "show", "1", "2"), "show takes no value"),
         (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
+        (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(command: tuple[str, ...], words: str) -> None:

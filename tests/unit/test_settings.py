@@ -7,10 +7,10 @@ from booking.platform.settings import SettingsError, load_settings
 _NEEDED = {
     f"ENCORE_{name}": "x"
     for name in (
-        "DATABASE_URL", "REPLICA_URL", "QUEUE_REDIS_URL", "LOCKS_REDIS_URL", "CACHE_REDIS_URL", "TOKEN_KEYS",
-        "PERSON_SECRET", "DANAL_URL", "PAYCO_URL", "KAFKA_BOOTSTRAP_SERVERS",
+        "DATABASE_URL", "REPLICA_URL", "TOKEN_KEYS", "PERSON_SECRET", "DANAL_URL", "PAYCO_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
     )
-}  # fmt: skip
+} | {f"ENCORE_{name}_REDIS_URL": "redis://redis.test:6379/0" for name in ("QUEUE", "LOCKS", "CACHE")}  # fmt: skip
 
 
 def test_defaults_are_safe() -> None:
@@ -36,3 +36,24 @@ def test_numbers_and_choices_are_read() -> None:
     )
 
     assert (settings.hold_ttl_s, settings.connect_timeout_s, settings.edge_trust) == (7, 0.5, "open")
+
+
+def test_redis_urls_are_faults_like_all_others_and_their_passwords_are_not_shown() -> None:
+    urls = {"QUEUE": "redis+guard://:hush@h:1/encore/0", "LOCKS": "h:6379", "CACHE": "redis+cluster://h:1,h:2"}
+
+    with pytest.raises(SettingsError) as refused:
+        load_settings(
+            _NEEDED | {f"ENCORE_{name}_REDIS_URL": url for name, url in urls.items()} | {"ENCORE_HOLD_TTL_S": "x"}
+        )
+
+    message = str(refused.value)
+    for said in (
+        "ENCORE_QUEUE_REDIS_URL",
+        "ENCORE_LOCKS_REDIS_URL",
+        "redis+sentinel://",
+        "redis+cluster://",
+        "HOLD_TTL_S",
+    ):
+        assert said in message
+    assert "ENCORE_CACHE_REDIS_URL" not in message
+    assert "hush" not in message

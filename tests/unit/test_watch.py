@@ -12,7 +12,7 @@ import pytest
 from encore_stack import watch
 from encore_stack.instance import Instance
 from encore_stack.stack import Stack, StackError
-from encore_stack.watch import DEPLOY, GATEWAY, LOOPS, MIGRATE, Watch, alone, watched_files, work_after
+from encore_stack.watch import DEPLOY, GATEWAY, MIGRATE, Watch, alone, watched_files, work_after
 
 APP = "functions/step3_concerts/app.py"
 
@@ -24,8 +24,8 @@ APP = "functions/step3_concerts/app.py"
         ("layers/booking/booking/queue/lua/join.lua", {GATEWAY}),
         ("layers/booking/booking/seats/sql/functions/hold_seats.sql", {MIGRATE}),
         ("layers/booking/migrations/versions/0002_more.py", {MIGRATE}),
-        ("template.yaml", {DEPLOY, GATEWAY, LOOPS}),
-        ("layers/runtime/requirements.lock", {DEPLOY, GATEWAY, LOOPS}),
+        ("template.yaml", {DEPLOY, GATEWAY}),
+        ("layers/runtime/requirements.lock", {DEPLOY, GATEWAY}),
         ("localstack/fast_gateway/proxy.py", {GATEWAY}),
     ],
 )
@@ -49,9 +49,7 @@ class Session:
         monkeypatch.setattr(watch, "_QUIET_S", 0.02)
         monkeypatch.setattr(watch, "_say", self.said.append)
         stack = SimpleNamespace(instance=self.instance, supervisor=SimpleNamespace(is_running=lambda: True))
-        self.watch = Watch(cast(Stack, stack), {kind: self._worker(kind) for kind in (MIGRATE, DEPLOY, GATEWAY, LOOPS)})
-        self.run_until(lambda: self.done == [LOOPS])
-        self.done.clear()
+        self.watch = Watch(cast(Stack, stack), {kind: self._worker(kind) for kind in (MIGRATE, DEPLOY, GATEWAY)})
 
     def _worker(self, kind: str) -> Callable[[], None]:
         def work() -> None:
@@ -131,9 +129,9 @@ def test_a_template_that_cannot_be_deployed_leaves_the_gateway_alone(session: Se
 
     session.fault = None
     session.save("template.yaml", "Resources: {}\n")
-    session.run_until(lambda: len(session.done) == 4)
+    session.run_until(lambda: len(session.done) == 3)
 
-    assert session.done == [DEPLOY, DEPLOY, GATEWAY, LOOPS]
+    assert session.done == [DEPLOY, DEPLOY, GATEWAY]
 
 
 def test_it_ends_when_something_else_is_deployed(session: Session, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,12 @@ import json
 from collections.abc import Sequence
 
 from encore_stack.instance import Instance
-from encore_stack.parts.localstack import deployed_api_url
+from encore_stack.parts.localstack import deployed_api_url, is_hot
 from encore_stack.stack import PartStatus, Stack
 
 _HEADINGS = ("part", "state", "address", "pid", "health", "log")
+_HOT = "hot: the functions run the files as they are saved (scripts/up packages them again)"
+_PACKAGED = "packaged: the functions run what the last scripts/up has deployed"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -29,11 +31,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _json(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> str:
-    shown = ("name", "host", "port", "pid", "health", "log")
+    shown = ("name", "host", "port", "pid", "health", "role", "log")
     rows = [{key: getattr(part, key) for key in shown} for part in parts]
-    return json.dumps(
-        {"instance": instance.name, "api_url": api_url, "gateway_url": gateway_url, "parts": rows}, indent=2
-    )
+    shape = {
+        "instance": instance.name,
+        "api_url": api_url,
+        "gateway_url": gateway_url,
+        "hot": is_hot(instance),
+        "brokers": None if instance.external_kafka else instance.broker_count,
+        "parts": rows,
+    }
+    return json.dumps(shape, indent=2)
 
 
 def _print_table(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> None:
@@ -44,6 +52,15 @@ def _print_table(instance: Instance, api_url: str | None, gateway_url: str | Non
         print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"API      {api_url or _why_no_api(parts)}")
     print(f"gateway  {gateway_url or 'not running'}")
+    if api_url:
+        print(f"code     {_HOT if is_hot(instance) else _PACKAGED}")
+    print(f"Kafka    {_brokers(instance)}")
+
+
+def _brokers(instance: Instance) -> str:
+    if instance.external_kafka:
+        return "not ours"
+    return "1 broker" if instance.broker_count == 1 else f"{instance.broker_count} brokers"
 
 
 def _why_no_api(parts: Sequence[PartStatus]) -> str:
@@ -58,4 +75,5 @@ def _row(instance: Instance, part: PartStatus) -> tuple[str, ...]:
     if part.name == "kafka" and instance.external_kafka:
         address = instance.external_kafka
     log = part.log.removeprefix(f"{instance.project_dir}/")
-    return (part.name, part.state, address, str(part.pid or "-"), part.health, log)
+    health = f"{part.health}, {part.role}" if part.role else part.health
+    return (part.name, part.state, address, str(part.pid or "-"), health, log)

@@ -7,26 +7,27 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 from encore_stack import progress
 from encore_stack.deployment.code import code_digest
 from encore_stack.deployment.deploy import deploy_instance
-from encore_stack.deployment.functions import start_background_loops
-from encore_stack.deployment.target import target_of
-from encore_stack.instance import BROKERS, Instance, function_environment
+from encore_stack.deployment.template import TemplateError
+from encore_stack.instance import BROKERS, REDIS_PARTS, REDIS_SERVERS, Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
 from encore_stack.parts.kafka import create_topics
 from encore_stack.parts.localstack import deployed_api_url, leave_deploying_to_up
 from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
-from encore_stack.watch import DEPLOY, GATEWAY, LOOPS, MIGRATE, Watch, alone
+from encore_stack.watch import DEPLOY, GATEWAY, MIGRATE, Watch, alone
 
-_SERVERS = ("postgres", "replica", "redis", *BROKERS, "danal", "payco", "localstack")
+_SERVERS = ("postgres", "replica", *REDIS_PARTS, *BROKERS, "danal", "payco", "localstack")
+_OPTIONAL = {*BROKERS[1:], *REDIS_PARTS}
+"""Parts that an instance may well do without: nobody needs to be told."""
 _AFTER_MIGRATING = ("poller", "gateway")
 _POLL_S = 0.05
-_OLD_POLLER_S = 3.0
 _TAIL_LINES = 20
 _REASON_LINES = 5
 
@@ -37,6 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--parts", default="")
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--brokers", type=int, choices=(1, 3))
+    parser.add_argument("--redis", choices=tuple(REDIS_SERVERS))
     options = parser.parse_args(arguments)
     wanted = [name for name in options.parts.split(",") if name]
     if unknown := [name for name in wanted if name not in PART_NAMES]:
@@ -48,11 +50,15 @@ def run(arguments: Sequence[str]) -> int:
     began = _began()
     instance = Instance.load()
     instance.choose_kafka(options.brokers)
-    if left_out := [name for name in wanted if name in BROKERS[1:] and part_named(name).absent(instance)]:
-        print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(instance)}", file=sys.stderr)
+    wished = replace(instance, redis_topology=options.redis or instance.redis_topology)
+    if left_out := [name for name in wanted if name in _OPTIONAL and part_named(name).absent(wished)]:
+        print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(wished)}", file=sys.stderr)
         return 2
     stack = Stack(instance)
+    has_changed = stack.choose_redis(options.redis)
     print(f"instance {instance.name}: its data, logs and ports lie in {instance.dir}")
+    if has_changed:
+        progress.line(f"Redis is run as '{instance.redis_topology}' from now on, and starts empty")
     _tell_held(instance)
     if wanted:
         _start(stack, with_needs(wanted))
@@ -73,7 +79,6 @@ def _watch(stack: Stack, began: float) -> int:
             MIGRATE: lambda: _migrate_in_process(instance),
             DEPLOY: lambda: _deploy(instance, hot=True),
             GATEWAY: lambda: _restart_gateway_of_older_code(stack),
-            LOOPS: lambda: _start_loops_again(instance),
         },
     )
     _tell_up(instance, _bring_up(stack, hot=True), began)
@@ -143,13 +148,6 @@ def _restart_gateway_of_older_code(stack: Stack) -> None:
             stack.start("gateway")
 
 
-def _start_loops_again(instance: Instance) -> None:
-    """Two seconds after a function was updated LocalStack still loses events to the old version's poller, and so the
-    start that came with the deployment: until the next full minute the loops would run the code before."""
-    time.sleep(_OLD_POLLER_S)
-    start_background_loops(target_of(instance, hot=True))
-
-
 def _wait(ready: Event, servers: "Future[None]") -> None:
     """Until the part is ready. Raises what its start raised."""
     while not ready.wait(_POLL_S):
@@ -171,9 +169,10 @@ def _tell_held(instance: Instance) -> None:
 
 
 def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None = None) -> None:
-    for name in names:
-        if name not in BROKERS[1:] and (reason := part_named(name).absent(stack.instance)):
-            progress.line(f"{name}: skipped", reason)
+    absent = {name: reason for name in names if (reason := part_named(name).absent(stack.instance))}
+    for name in absent.keys() - _OPTIONAL:
+        progress.line(f"{name}: skipped", absent[name])
+    present = [name for name in names if name not in absent]
     before = dict(stack.instance.ports)
 
     def on_ready(name: str, took_s: float) -> None:
@@ -182,7 +181,7 @@ def _start(stack: Stack, names: Sequence[str], ready: Mapping[str, Event] | None
         if ready and name in ready:
             ready[name].set()
 
-    with progress.alive("start " + ", ".join(names)):
+    with progress.alive("start " + ", ".join(present)):
         stack.up(names, on_ready=on_ready)
 
 
@@ -225,8 +224,10 @@ def _deploy(instance: Instance, *, hot: bool) -> str:
     try:
         with progress.step(f"{title} {how}"):
             return deploy_instance(instance, lines.append, hot=hot)
-    except Exception as error:  # a template, a layer or LocalStack itself: the person needs the reason, not the trace
-        told = "\n".join(f"    {line}" for line in [*lines, str(error)][-_TAIL_LINES:])
+    except TemplateError as error:
+        raise StackError(f"{error}: nothing was deployed") from error
+    except Exception as error:  # a layer or LocalStack itself: the person needs the reason, not the trace
+        told = "\n".join(f"    {line}" for line in [*lines, *str(error).splitlines()][-_TAIL_LINES:])
         log = instance.log_file("localstack")
         words = f"the deployment failed ({type(error).__name__}):\n{told}\n  LocalStack's log: {log}"
         raise StackError(words) from error

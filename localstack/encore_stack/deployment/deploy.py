@@ -13,7 +13,6 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -23,9 +22,9 @@ from encore_stack.deployment.common import Say
 from encore_stack.deployment.functions import reserve_concurrency, start_background_loops, update_code
 from encore_stack.deployment.packages import BUCKET, Package, make_packages, upload
 from encore_stack.deployment.target import Target, target_of
-from encore_stack.deployment.template import Json, Template
+from encore_stack.deployment.template import Json, Template, TemplateError
 from encore_stack.instance import Instance
-from encore_stack.parts.localstack import remember_deployment
+from encore_stack.parts.localstack import is_hot, remember_deployment, remember_hot
 
 _SECRET_NAME = "encore"  # noqa: S105 (a name)
 _DEPLOYED_KEY = "deployed.json"
@@ -40,7 +39,7 @@ def deploy_instance(instance: Instance, say: Say, *, hot: bool | None = None) ->
     with (instance.run_dir / "deploy.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if hot is not None:
-            _remember_hot(instance, hot)
+            remember_hot(instance, hot)
         target = target_of(instance, hot=is_hot(instance))
         api_url = deploy(target, say)
         loops = start_background_loops(target)
@@ -49,30 +48,16 @@ def deploy_instance(instance: Instance, say: Say, *, hot: bool | None = None) ->
     return api_url
 
 
-def is_hot(instance: Instance) -> bool:
-    """Whether the functions run the files as they are saved, or archives of them."""
-    return _hot_file(instance).exists()
-
-
-def _remember_hot(instance: Instance, hot: bool) -> None:
-    if hot:
-        _hot_file(instance).touch()
-    else:
-        _hot_file(instance).unlink(missing_ok=True)
-
-
-def _hot_file(instance: Instance) -> Path:
-    return instance.run_dir / "hot-reload"
-
-
 def deploy(target: Target, say: Say = print) -> str:
     """Brings the deployed stack to what the project says; returns the API's URL.
 
-    Raises DeployError when a resource fails, subprocess.CalledProcessError when the runtime layer cannot be built.
+    Raises TemplateError, DeployError when a resource fails, subprocess.CalledProcessError when the runtime layer cannot
+    be built.
     """
     started = time.monotonic()
     parameters = _parameters(target)
     template = Template(target.project_dir / "template.yaml", parameters, target.secrets, target.stack_name)
+    _check_code(template)
     packages = make_packages(template, target, say)
     wanted: Json = {
         "template": _digest([_packaged_body(template, {}), parameters]),
@@ -96,6 +81,14 @@ def deploy(target: Target, say: Say = print) -> str:
     seconds = time.monotonic() - started
     say(f"deployed {len(template.functions)} functions, {len(template.routes)} routes ({seconds:.1f} s)")
     return target.api_url
+
+
+def _check_code(template: Template) -> None:
+    """LocalStack takes a function without code, and only its calls fail. Raises TemplateError."""
+    for function in template.functions:
+        if not function.handler_file.is_file():
+            file = function.handler_file.relative_to(template.path.parent)
+            raise TemplateError(f"{function.logical_id} in template.yaml runs {file}, which is not there")
 
 
 def _parameters(target: Target) -> dict[str, str]:

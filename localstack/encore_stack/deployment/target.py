@@ -10,7 +10,6 @@ from botocore.config import Config
 
 from encore_stack.functions import STACK_NAME
 from encore_stack.instance import Instance, function_environment, function_secrets
-from encore_stack.ports import HOST
 
 API_ID = "encore"
 STAGE = "v1"
@@ -60,7 +59,7 @@ class Target:
 
 def target_of(instance: Instance, *, hot: bool = False) -> Target:
     """Where and with what values the instance's template is deployed; `hot` to run what is saved."""
-    redis_url = f"redis://{HOST}:{instance.ports['redis']}/0"
+    redis_urls = instance.redis_urls()
     return Target(
         endpoint_url=instance.url("localstack"),
         project_dir=instance.project_dir,
@@ -70,9 +69,9 @@ def target_of(instance: Instance, *, hot: bool = False) -> Target:
         secrets=function_secrets(instance),
         parameters={
             "EdgeTrust": function_environment(instance)["ENCORE_EDGE_TRUST"],
-            "QueueRedisUrl": redis_url,
-            "LocksRedisUrl": redis_url,
-            "CacheRedisUrl": redis_url,
+            "QueueRedisUrl": redis_urls["queue"],
+            "LocksRedisUrl": redis_urls["locks"],
+            "CacheRedisUrl": redis_urls["cache"],
             "KafkaBootstrapServers": instance.kafka_bootstrap_servers,
             "ReservationTopic": instance.reservation_topic,
             "DeadLetterTopic": instance.dead_letter_topic,

@@ -4,7 +4,7 @@ import http.client
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from encore_stack.instance import Instance
@@ -32,7 +32,6 @@ class Part(ABC):
     stop_signal = "TERM"
     stop_wait_s = 15
     start_timeout_s = 60.0
-    restart_when_it_dies = True
 
     def absent(self, instance: Instance) -> str | None:
         """Why the instance does without this part, or None."""
@@ -40,6 +39,16 @@ class Part(ABC):
 
     def prepare(self, instance: Instance) -> None:  # noqa: B027 - most parts have nothing to prepare
         """Everything before the process starts. Raises PartError."""
+
+    def take_role(self, instance: Instance, running: Collection[str]) -> None:  # noqa: B027 - most parts have no peers
+        """Settle what the part is among its peers, after preparing it. `running`: the parts that ran before this start.
+
+        Raises PartError.
+        """
+
+    def restarts_when_it_dies(self, instance: Instance) -> bool:
+        """Whether the supervisor starts it again by itself."""
+        return True
 
     @abstractmethod
     def command(self, instance: Instance) -> list[str]:
@@ -55,6 +64,10 @@ class Part(ABC):
 
     def when_healthy(self, instance: Instance) -> None:  # noqa: B027 - nor anything left to do
         """What is left to do once it answers. Safe to repeat. Raises PartError."""
+
+    def role(self, instance: Instance) -> str | None:
+        """What a healthy part is among its peers, for a person to see."""
+        return None
 
     def port(self, instance: Instance) -> int | None:
         return instance.ports.get(self.name)

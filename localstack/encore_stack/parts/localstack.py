@@ -72,6 +72,23 @@ def deployed_api_url(instance: Instance) -> str | None:
         return None
 
 
+def is_hot(instance: Instance) -> bool:
+    """Whether the functions run the files as they are saved, or archives of them."""
+    return _hot_file(instance).exists()
+
+
+def remember_hot(instance: Instance, hot: bool) -> None:
+    """Which of the two the next deployment brings."""
+    if hot:
+        _hot_file(instance).touch()
+    else:
+        _hot_file(instance).unlink(missing_ok=True)
+
+
+def _hot_file(instance: Instance) -> Path:
+    return instance.run_dir / "hot-reload"
+
+
 def _record_file(instance: Instance) -> Path:
     return instance.run_dir / "deployment.json"
 
@@ -104,7 +121,7 @@ def localstack_environment(instance: Instance) -> dict[str, str]:
         "XDG_CACHE_HOME": str(data / "cache"),
         "HOME": str(data / "home"),
         "TMPDIR": str(data / "tmp"),
-        "PYTHONPATH": "",
+        "PYTHONPATH": str(instance.project_dir / "localstack" / "lambda_executor"),  # whoever has installed the tools
         PATCHES: _patches(),
     }
 

@@ -125,12 +125,16 @@ def _pool_of(function_version: FunctionVersion, environment: dict[str, str]) -> 
 
 def _retire_loop(arn: str, pool: FunctionPool | HotPool) -> None:
     """Ends the old version's runs when the new one's first run begins, not before: somebody has to do the work, and
-    not at their own end: the old code would lead for up to a minute more."""
+    not at their own end: the old code would lead for up to a minute more.
+
+    Where two are under way, a leader and one that stands by, the function's reserved concurrency keeps the new one's
+    first run out. They end now: LocalStack tries them again two seconds later, on the new code.
+    """
     with _pools_lock:
-        has_successor = any(each_arn == arn for each_arn, _ in _pools)
-        if not has_successor:
+        ends_now = pool.calls_under_way > 1 or any(each_arn == arn for each_arn, _ in _pools)
+        if not ends_now:
             _retired_loops.setdefault(arn, []).append(pool)
-    if has_successor:
+    if ends_now:
         pool.cut_off()
 
 

@@ -314,6 +314,12 @@ class FunctionPool:
         self._init_failure: InitFailed | None = None
         self._log = _LogFile(spec.log_file)
 
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls have an environment, or are getting one."""
+        with self._lock:
+            return self._count - len(self._idle)
+
     # -- one call --
 
     def invoke(self, call: Call) -> Outcome:
@@ -535,12 +541,16 @@ class FunctionPool:
                 self._template = None
         template.close()
 
-    def warm(self) -> None:
-        """Imports the handler now instead of at the first call; the log says how it went. Raises InitFailed."""
+    def warm(self, *, for_call: bool) -> None:
+        """Imports the handler now instead of at the first call; the log says how it went. Raises InitFailed.
+
+        `for_call`: a call follows at once, which tries again where this fails, and has the log say so.
+        """
         try:
             _, note = self._ready_template()
         except InitFailed as failed:
-            self._log.write(failed.note)
+            if not for_call:
+                self._log.write(failed.note)
             raise
         self._log.write(note)
 

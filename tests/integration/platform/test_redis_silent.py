@@ -15,7 +15,7 @@ import httpx
 import pytest
 from redis.exceptions import RedisError
 
-from booking.platform import redis as redis_module
+from booking.platform import redis_client as redis_module
 from booking.platform.redis import redis
 from support.client import Person, assert_problem
 from support.shop import Shop

@@ -6,6 +6,8 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Literal, cast
 
+from booking.platform.redis_urls import parse_redis_url
+
 PREFIX = "ENCORE_"
 EdgeTrust = Literal["open", "api_key", "authorizer"]
 
@@ -24,6 +26,7 @@ class Settings:
     database_url: str
     replica_url: str
     queue_redis_url: str
+    """Redis of the waiting line; the schemes are in ``redis_urls``, also for the next two."""
     locks_redis_url: str
     cache_redis_url: str
     token_keys: str
@@ -67,6 +70,7 @@ class Settings:
     """How long one run of a background loop lasts: a little over a minute, so that the next run stands by."""
 
 
+_REDIS_URLS = ("queue_redis_url", "locks_redis_url", "cache_redis_url")
 _CHOICES: dict[str, tuple[str, ...]] = {"edge_trust": ("open", "api_key", "authorizer")}
 
 
@@ -98,6 +102,8 @@ def _parse(name: str, kind: Callable[[str], Any], text: str) -> Any:
         if text not in _CHOICES[name]:
             raise ValueError(f"must be one of {', '.join(_CHOICES[name])}")
         return text
+    if name in _REDIS_URLS:
+        parse_redis_url(text)
     if kind in (int, float):
         number = kind(text)
         if number <= 0:

@@ -70,7 +70,7 @@ def find_seat_map(schedule_id: int, read: Callable[[int], Reading | None]) -> Se
     """
     keys = _keys(schedule_id)
     try:
-        kept = redis("cache").execute_packed(packed_command("GET", keys[0]))
+        kept = redis("cache").execute_packed(keys[0], packed_command("GET", keys[0]))
         if kept is not None:
             return _unpack(kept)
         found = _wait_or_claim(keys)

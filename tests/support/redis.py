@@ -1,0 +1,77 @@
+"""Redis in each of the ways in which the stack runs it, as instances of the stack of these tests' own."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from encore_stack import redis_roles
+from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
+from encore_stack.stack import Stack
+
+TOPOLOGIES = tuple(REDIS_SERVERS)
+FAILING_OVER = ("sentinel", "cluster")
+_WAIT_S_MAX = 30
+
+
+class RedisStacks:
+    """Starts the servers of a topology when they are first asked for; they run until ``close``."""
+
+    def __init__(self) -> None:
+        self._stacks: dict[str, Stack] = {}
+
+    def get(self, topology: str) -> Stack:
+        """The running servers. A test that ends some of them starts them again."""
+        if topology not in self._stacks:
+            name = f"test-redis-{topology}"
+            Stack(Instance.load(name)).down(wipe=True)  # what a run that was killed has left
+            stack = self._stacks[topology] = Stack(Instance.load(name))
+            stack.choose_redis(topology)
+            stack.up(["redis"])
+        return self._stacks[topology]
+
+    def close(self) -> None:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda stack: stack.down(wipe=True), self._stacks.values()))
+
+
+def tell_masters(stack: Stack, *words: str | int) -> dict[str, Any]:
+    """Send a command that has no key to every master; the answers, as the server gives them, by the parts' names."""
+    answers = {}
+    for name in stack.instance.redis_servers:
+        if redis_roles.role_of(stack.instance, name).master is None:
+            with redis_roles.asking(stack.instance, name) as ask:
+                answers[name] = ask(*words)
+    return answers
+
+
+def end(stack: Stack, part: str, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a part's process a signal behind the stack's back."""
+    os.kill(stack.supervisor.processes()[part].pid, how)
+
+
+def heal(stack: Stack) -> None:
+    """Let whatever a test has ended or stopped run again."""
+    for part, process in stack.supervisor.processes().items():
+        if process.pid and part in REDIS_PARTS:
+            os.kill(process.pid, signal.SIGCONT)
+    stack.up(["redis"])
+
+
+def wait_for_another_master(stack: Stack, lost: str, key: str = "") -> str:
+    """The master in place of ``lost``: of the sentinels, or of ``key``'s slot."""
+    deadline_s = time.monotonic() + _WAIT_S_MAX
+    while time.monotonic() < deadline_s:
+        with suppress(redis_roles.NoMaster):
+            master = redis_roles.master_of(stack.instance, key)
+            if master != lost:
+                return master
+        time.sleep(0.01)
+    raise AssertionError(f"nobody has taken the place of {lost}")
+
+
+def roles(stack: Stack) -> dict[str, str | None]:
+    """The master of each server; None: it is one."""
+    return {name: redis_roles.role_of(stack.instance, name).master for name in stack.instance.redis_servers}

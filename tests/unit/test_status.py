@@ -1,0 +1,64 @@
+"""What scripts/status says of the stack as a whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encore_stack.commands import status
+from encore_stack.instance import Instance
+from encore_stack.parts.localstack import remember_deployment, remember_hot
+from encore_stack.stack import PartStatus, Stack
+
+_PARTS = [PartStatus(name, "running", "127.0.0.1", 4566, 7, "ok", f"{name}.log") for name in ("localstack", "gateway")]
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instance:
+    instance = Instance("main", tmp_path, {"localstack": 4566, "gateway": 8000})
+    instance.run_dir.mkdir(parents=True)
+    remember_deployment(instance, "http://127.0.0.1:4566/api")
+    monkeypatch.setattr(Instance, "load_existing", lambda: instance)
+    monkeypatch.setattr(Stack, "status", lambda _: _PARTS)
+    return instance
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    """As JSON and as text."""
+    assert status.run(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert status.run([]) == 0
+    return found, capsys.readouterr().out
+
+
+def test_whether_the_functions_run_what_is_saved(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:
+    remember_hot(instance, True)
+    found, text = shown(capsys)
+    assert found["hot"] is True
+    assert "code     hot: " in text
+
+    remember_hot(instance, False)
+    found, text = shown(capsys)
+    assert found["hot"] is False
+    assert "code     packaged: " in text
+
+
+@pytest.mark.parametrize(
+    ("count", "external", "brokers", "line"),
+    [(1, None, 1, "1 broker"), (3, None, 3, "3 brokers"), (1, "kafka.example:9092", None, "not ours")],
+)
+def test_how_many_brokers_there_are(
+    instance: Instance,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    external: str | None,
+    brokers: int | None,
+    line: str,
+) -> None:
+    instance.broker_count, instance.external_kafka = count, external
+
+    found, text = shown(capsys)
+
+    assert found["brokers"] == brokers
+    assert text.splitlines()[-1] == f"Kafka    {line}"
