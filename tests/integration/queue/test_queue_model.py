@@ -29,6 +29,12 @@ RATE_PER_S = 100_000  # never what keeps people waiting here
 NAMES = ("ann", "bob", "cid", "dee", "eve", "flo")
 
 
+@pytest.fixture
+def redis_topology() -> str:
+    """These tests are about rules and time: the servers that run the scripts make no difference."""
+    return "single"
+
+
 @dataclass
 class Stay:
     """Somebody inside."""

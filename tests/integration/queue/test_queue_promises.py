@@ -21,6 +21,12 @@ SHORT_S = 10
 
 
 @pytest.fixture
+def redis_topology() -> str:
+    """These tests are about rules and time: the servers that run the scripts make no difference."""
+    return "single"
+
+
+@pytest.fixture
 def crowd_at(open_line: Callable[..., object]) -> Callable[..., Crowd]:
     """Opens a line of these settings to a crowd: ``crowd_at(capacity=100, rate_per_s=20)``."""
     return lambda **options: Crowd(open_line(**options))

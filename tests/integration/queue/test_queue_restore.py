@@ -136,6 +136,7 @@ def test_a_claim_in_the_moment_that_was_lost_loses_nobody_the_pass(open_line):
     assert read_pass(before.shop_pass).pass_id == read_pass(line.poll("bob").shop_pass).pass_id
 
 
+@pytest.mark.race
 def test_a_rush_that_loses_redis_twice(open_line, use_settings, audit):
     """Real time, many threads: who polls as told stays in front of who comes later, the shop is never too full."""
     use_settings(pass_ttl_s=3, rebuild_hold_s=2)
