@@ -4,6 +4,7 @@ Additive and repeatable: ids follow from the counts, what is there already is le
 So a first look can be widened to the full set without losing a reservation.
 """
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -18,6 +19,9 @@ _SECTIONS = (("R", 165_000), ("S", 143_000), ("A", 110_000))
 _UPCOMING_EVERY = 25
 """One concert in this many has not opened its sale yet: the catalogue shows both."""
 _UPCOMING_REMAINDER = 5
+_DRAW_EVERY = 50
+"""Of the concerts to come every second one collects people for a draw."""
+_DRAW_REMAINDER = 30
 
 _CAST = (
     ("Encore Night", "The Paper Lanterns", "Han River Dome"),
@@ -31,12 +35,13 @@ _CAST = (
 )
 
 _ADD_CONCERTS = """
-insert into concert (id, title, artist, venue, sales_open_at, refund_until)
+insert into concert (id, title, artist, venue, sales_open_at, refund_until, line_mode, draw_seed)
 select id, title, artist, venue,
        date_trunc('hour', now()) + case when upcoming then interval '30 days' else interval '-1 day' end,
-       date_trunc('day', now()) + interval '59 days'
+       date_trunc('day', now()) + interval '59 days',
+       case when seed is null then 'fifo' else 'draw' end, seed
 from unnest(cast(:ids as bigint[]), cast(:titles as text[]), cast(:artists as text[]), cast(:venues as text[]),
-            cast(:upcoming as boolean[])) as wanted (id, title, artist, venue, upcoming)
+            cast(:upcoming as boolean[]), cast(:seeds as text[])) as wanted (id, title, artist, venue, upcoming, seed)
 on conflict (id) do nothing
 """
 _ADD_SCHEDULES = """
@@ -129,6 +134,10 @@ def _add(connection: pg8000.native.Connection, wanted: Counts, progress: Callabl
         artists=[artist for _, artist, _ in casts],
         venues=[venue for _, _, venue in casts],
         upcoming=[concert_id % _UPCOMING_EVERY == _UPCOMING_REMAINDER for concert_id in new_concerts],
+        seeds=[
+            secrets.token_hex(32) if concert_id % _DRAW_EVERY == _DRAW_REMAINDER else None
+            for concert_id in new_concerts
+        ],
     )
     known_schedules = {row[0] for row in connection.run("select id from schedule")}
     per_concert = wanted.schedules // wanted.concerts

@@ -49,6 +49,7 @@ def test_seven_steps_book_a_ticket(http: httpx.Client, shop: Shop, danal: Simula
         "venue": "Test",
         "sales_open_at": concert.json()["sales_open_at"],
         "status": "on_sale",
+        "line_mode": "fifo",
     }
     schedules = http.get(f"concerts/{shop.concert_id}/schedules").json()
     assert schedules["schedules"][0] | {"starts_at": ""} == {

@@ -36,6 +36,7 @@ Look at a concert's gate, and turn it while people wait.
   message [TEXT]     what waiting people are told, at most {MESSAGE_LENGTH_MAX} characters; without TEXT nothing
   close              joins and polls get 503 with the message; places are kept, who is inside goes on
   open               open a closed line again; for a line that is open before its sale is: open the sale, now
+  draw               before the sale opens: collect people until then and draw their order (scripts/verify-draw)
   restart            begin a new epoch: everybody who waits is out and may join anew; needs --yes
 """
 
@@ -90,12 +91,11 @@ def as_text(gate: dict[str, Any]) -> str:
         f"  epoch      {now['epoch']}",
     ]
     if live:
-        measured = f"{live['speed_per_s']} people let in a second" if live["speed_per_s"] else "nothing to measure yet"
         eta = "unknown, nobody is let in" if live["eta_s"] < 0 else f"about {live['eta_s']:,} s"
         lines += [
             f"  waiting    {live['waiting']:,}, and {live['absent']:,} absent who keep their place",
             f"  inside     {live['inside']:,}{_phantoms(live)}",
-            f"  measured   {measured}",
+            f"  pace       {_pace(now, live)}",
             f"  the last   waits {eta}" if live["waiting"] else "  the last   nobody waits",
             f"  places     {_moment(live['last_place'])} is the latest given out",
         ]
@@ -109,7 +109,10 @@ def _sale(gate: dict[str, Any]) -> str:
         return f"closed since {gate['sales_closed_at']}"
     opens_us = gate["settings"]["opens_us"]
     is_open = opens_us <= datetime.now(UTC).timestamp() * 1_000_000
-    return f"{'open since' if is_open else 'opens'} {gate['sales_open_at']}"
+    mode = "first come, first served"
+    if draw := gate["draw"]:
+        mode = f"a draw by seed {draw['seed']}" if draw["seed"] else f"a draw, SHA-256 of its seed {draw['seed_hash']}"
+    return f"{'open since' if is_open else 'opens'} {gate['sales_open_at']}; {mode}"
 
 
 def _state(gate: dict[str, Any]) -> str:
@@ -125,6 +128,14 @@ def _state(gate: dict[str, Any]) -> str:
     words += ["lets people in" if live["admitting"] else "lets nobody in"]
     words += ["has not been told the newest change yet"] if live["change_id"] != now["change_id"] else []
     return ", ".join(words)
+
+
+def _pace(now: dict[str, Any], live: dict[str, Any]) -> str:
+    if not live["full"]:
+        return f"the gate's rate, {now['rate']:,} a second: there is room inside"
+    if not live["full_pace"]:
+        return "as people go out: the shop is full, nothing is measured yet"
+    return f"{live['full_pace']} people let in a second, measured: the shop is full"
 
 
 def _phantoms(live: dict[str, Any]) -> str:

@@ -45,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/seed",
         description="Load concerts, schedules and seats. What is there already is left as it is; what is missing of the"
-        " counts is added.",
+        " counts is added. Concerts 5, 30, 55 and 80 go on sale in 30 days; 30 and 80 collect people for a draw"
+        " until then (scripts/gate draw makes one of another that is to come, scripts/gate open opens its sale).",
     )
     parser.add_argument("--concerts", type=int, default=FIRST_LOOK.concerts, help="in all (default %(default)s)")
     parser.add_argument("--schedules", type=int, default=FIRST_LOOK.schedules, help="in all (default %(default)s)")

@@ -49,6 +49,24 @@ def test_join_poll_and_leave(open_line, step1, step2):
     assert_problem(over, 410, "turn-over")
 
 
+def test_a_draw_collects_people_before_its_opening(open_line, step1, step2):
+    line = open_line(opens_in_s=3600)
+    refused = step1({"concert_id": line.concert_id, "user_id": "ann"})
+    assert_problem(refused, 409, "sales-not-open")
+    line.gate("draw")
+    joined = step1({"concert_id": line.concert_id, "user_id": "ann"})
+    assert joined.status_code == 201
+    body = joined.json()
+    assert (body["state"], body["position"], body["ahead"], body["eta_s"]) == ("waiting", None, None, None)
+    assert body["opens_at"] == refused.json()["opens_at"]
+    assert int(joined.headers["Retry-After"]) == -(-body["poll_after_ms"] // 1000) >= 300
+    assert step1({"concert_id": line.concert_id, "user_id": "ann"}).status_code == 200
+    polled = step2("GET", body["token"])
+    assert (polled.status_code, polled.json()["position"]) == (200, None)
+    assert step2("DELETE", body["token"]).status_code == 204
+    assert_problem(step2("GET", body["token"]), 410, "turn-over")
+
+
 @pytest.mark.parametrize(
     "body",
     [

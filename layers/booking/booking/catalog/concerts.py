@@ -4,6 +4,8 @@ import base64
 import binascii
 from typing import Any
 
+import msgspec
+
 from booking.platform.postgres import Row, read_anywhere
 from booking.platform.problems import BadRequest, NotFound
 from booking.platform.resources import read_text
@@ -33,11 +35,15 @@ def list_concerts(limit: str | None, cursor: str | None) -> dict[str, Any]:
 
 
 def find_concert(concert_id: int) -> dict[str, Any]:
-    """One concert. Raises ConcertUnknown."""
+    """One concert, with how its line is ordered: ``line_mode`` and, where it is a draw, ``draw`` with the seed's hash
+    and, once the sale has opened, the seed. Raises ConcertUnknown.
+    """
     rows = read_anywhere(_CONCERT, concert_id=concert_id)
     if not rows:
         raise ConcertUnknown(f"no concert {concert_id}")
-    return _concert(rows[0])
+    *columns, line_mode, draw = rows[0]
+    concert = _concert(columns) | {"line_mode": line_mode}
+    return concert | {"draw": msgspec.json.decode(draw)} if draw else concert
 
 
 def _concert(row: Row) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import msgspec
 from booking.platform.postgres import primary
 from booking.platform.redis import redis, redis_away_refuses
 from booking.platform.resources import read_text
+from booking.queue.ended_turns import free_ended_slots_when_due
 from booking.queue.keys import line_key
 from booking.queue.line import set_gate
 
@@ -25,14 +26,15 @@ Turns = dict[str, dict[str, Any]]
 
 
 def keep_lines_moving() -> int:
-    """One tick of the background loop: repeat the newest settings, let people in where nobody polls, then copy what
-    happened.
+    """One tick of the background loop: repeat the newest settings, free slots that nobody has freed, let people in
+    where nobody polls, then copy what happened.
 
     Answers how many people and entries it moved. Raises RedisAway, DatabaseAway.
     """
     lines = running_lines()
+    freed = sum(free_ended_slots_when_due(concert_id) for concert_id in lines)
     admitted = sum(set_gate(concert_id, settings).admitted for concert_id, settings in lines.items())
-    return admitted + sum(_copy_line(concert_id) for concert_id in lines)
+    return freed + admitted + sum(_copy_line(concert_id) for concert_id in lines)
 
 
 def copy_admissions() -> int:

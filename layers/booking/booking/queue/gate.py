@@ -4,16 +4,17 @@ Postgres has the settings, as an append-only history; the running line has a cop
 the line at once; should that fail, the background loop tells it within a second of the line's being there again.
 """
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from booking.platform.postgres import primary
-from booking.platform.problems import BadRequest
+from booking.platform.problems import BadRequest, Conflict
 from booking.platform.redis import RedisAway
 from booking.platform.resources import read_text
-from booking.queue.line import set_gate, show_line
+from booking.queue.line import GateTold, set_gate, show_line
 from booking.queue.restore import ConcertUnknown
 
 CAPACITY_MAX = 1_000_000
@@ -32,9 +33,15 @@ class UnusableGateCommand(BadRequest):
     slug = "gate-command-unusable"
 
 
+class DrawTooLate(Conflict):
+    """The sale has opened, there is nobody left to collect for a draw."""
+
+    slug = "draw-too-late"
+
+
 @dataclass(frozen=True, slots=True)
 class GateChange:
-    """A change that is recorded. ``settings`` are all of the line's settings since then."""
+    """A change that is recorded. ``settings`` are all of the line's settings since then, without what is hidden."""
 
     settings: dict[str, Any]
     sale_opened: bool
@@ -49,7 +56,7 @@ class GateChange:
 def change_gate(concert_id: int, action: str, value: object = None, *, by: str, reason: str = "") -> GateChange:
     """Change one setting of a concert's gate (``ACTIONS``), as ``by`` asks for ``reason``.
 
-    Raises UnusableGateCommand for what makes no sense, ConcertUnknown, DatabaseAway.
+    Raises UnusableGateCommand for what makes no sense, DrawTooLate, ConcertUnknown, DatabaseAway.
     """
     text = _checked(action, value)
     changed = primary().document(
@@ -63,11 +70,14 @@ def change_gate(concert_id: int, action: str, value: object = None, *, by: str, 
     )
     if changed is None:
         raise ConcertUnknown(f"no concert {concert_id}")
+    if "refused" in changed:
+        raise DrawTooLate
     try:
         told = set_gate(concert_id, changed["settings"])
     except RedisAway:
-        return GateChange(changed["settings"], changed["sale_opened"], in_force=False, admitted=0)
-    return GateChange(changed["settings"], changed["sale_opened"], told.in_force, told.admitted)
+        told = GateTold(in_force=False, admitted=0)
+    shown = {name: value for name, value in changed["settings"].items() if name != "seed"}
+    return GateChange(shown, changed["sale_opened"], told.in_force, told.admitted)
 
 
 def show_gate(concert_id: int) -> dict[str, Any]:
@@ -114,6 +124,11 @@ def _nothing(value: object) -> None:
         raise UnusableGateCommand(f"this takes no value, and {value!r} was given")
 
 
+def _seed(value: object) -> str:
+    _nothing(value)
+    return secrets.token_hex(32)
+
+
 ACTIONS: dict[str, Callable[[object], str | None]] = {
     "capacity": _capacity,
     "rate": _rate,
@@ -123,6 +138,7 @@ ACTIONS: dict[str, Callable[[object], str | None]] = {
     "open": _nothing,
     "close": _nothing,
     "restart": _nothing,
+    "draw": _seed,
 }
 """What may be done to a gate, and how the value of each is checked."""
 

@@ -5,17 +5,19 @@ Redis Cluster. A person is the 22 characters of ``people.person_of``. A place is
 expiry or a deadline a Unix time in microseconds.
 
 ========== ====== ==================================================================================================
-gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; change_id: the row of
-                  gate_change that they are from) and counters (last_place, number, the rate's tokens, the measured
-                  speed, lapse_us: before then no turn inside lapses); its absence means REBUILD
-waiting    ZSET   person → place; a draw may score people below every place taken from the clock
-seen       ZSET   person waiting → when they count as absent (two told poll intervals and 10 s after the last poll)
+gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; seed: of a draw, hidden
+                  until it opens; change_id: the row of gate_change that they are from) and counters (last_place,
+                  number, the rate's tokens, the measured pace, lapse_us: before then no turn inside lapses); its
+                  absence means REBUILD
+waiting    ZSET   person → place; who was collected for a draw → 50 bits of a hash of its seed and the person, below
+                  every place taken from the clock
+seen       ZSET   person waiting → when they were told to poll next; 10 s later they count as absent
 inside     ZSET   person → when the turn lapses; ``phantom:<n>`` stands for somebody whom a lost Redis may have let in
 passes     HASH   person inside → ``<pass id> <admission number> <place> <claimed 0|1>``
 over       HASH   person → ``<highest place whose turn is over> <reason>``
 returned   HASH   person waiting who came back to an earlier place → the admission number at that moment
 admissions STREAM what the copy to Postgres has not stored yet: type admit | claim | end
-away       ZSET   absent person who was passed over → the place kept for them
+away       ZSET   person who was passed over, not being there → the place kept for them
 restoring  STRING held by the one handler that restores the line from Postgres, for at most 5 s
 ========== ====== ==================================================================================================
 """

@@ -29,7 +29,6 @@ from booking.queue.tokens import Pass, Token, read_token, sign_pass, sign_token
 EndReason = Literal["paid", "left"]
 
 _HAS_RESERVATION = read_text("booking.queue", "sql/has_reservation.sql")
-_CLOSED_RETRY_S = 30
 _RESTORING_PAUSE_S = 0.05
 _RESTORING_TRIES = 20
 
@@ -61,17 +60,19 @@ class LineClosed(Unavailable):
 class Turn(msgspec.Struct, frozen=True):
     """Where a person is: waiting (their position, when to ask again) or admitted (their pass).
 
-    ``eta_s`` is None while the gate lets nobody in. ``created`` says that this call gave the place.
+    ``eta_s`` is None while the gate lets nobody in. Before a draw, ``opens_at`` says when it will be, and position,
+    ahead and eta_s are None. ``created`` says that this call gave the place.
     """
 
     state: Literal["waiting", "admitted"]
     token: str
-    position: int = 0
-    ahead: int = 0
+    position: int | None = 0
+    ahead: int | None = 0
     eta_s: int | None = 0
     poll_after_ms: int | None = None
     shop_pass: str | None = None
     pass_expires_at: str | None = None
+    opens_at: str | None = None
     message: str | None = None
     created: bool = False
 
@@ -87,6 +88,8 @@ class Turn(msgspec.Struct, frozen=True):
         if self.state == "admitted":
             return body | {"pass": self.shop_pass, "pass_expires_at": self.pass_expires_at}
         body["poll_after_ms"] = self.poll_after_ms
+        if self.opens_at:
+            body["opens_at"] = self.opens_at
         return body | {"message": self.message} if self.message else body
 
     def headers(self) -> dict[str, str]:
@@ -223,6 +226,20 @@ def _turn(concert_id: int, person: str, reply: list[Any], token_text: str | None
             message=message.decode() or None,
             created=created == 1,
         )
+    if word == b"COLLECTED":
+        numbers, message = values
+        epoch, place, interval_ms, opens_us, created = map(int, numbers.split())
+        return Turn(
+            state="waiting",
+            token=token_text or _token(concert_id, person, place, epoch),
+            position=None,
+            ahead=None,
+            eta_s=None,
+            poll_after_ms=interval_ms,
+            opens_at=_rfc3339(opens_us / 1_000_000),
+            message=message.decode() or None,
+            created=created == 1,
+        )
     raise _refusal(word, values)
 
 
@@ -230,7 +247,7 @@ def _refusal(word: bytes, values: list[Any]) -> Refusal:
     if word == b"OVER":
         return TurnOver(reason=values[0].decode())
     if word == b"CLOSED":
-        return LineClosed(values[0].decode() or None, retry_after_s=_CLOSED_RETRY_S)
+        return LineClosed(values[0].decode() or None, retry_after_s=-(-values[1] // 1000))
     if word == b"NOT_OPEN":
         opens_at_s = values[0] / 1_000_000
         return SalesNotOpen(retry_after_s=max(1, round(opens_at_s - time.time())), opens_at=_rfc3339(opens_at_s))

@@ -49,7 +49,7 @@ def _restore(concert_id: int, common: list[str | float], line: dict[str, Any]) -
     client, keys = redis("queue"), line_keys(concert_id)
     for chunk in batched(line["turns"], _TURNS_PER_CALL, strict=False):
         script("restore_turns")(client, keys, [*common, *_flattened(chunk)])
-    lost = not line["first_start"]
+    lost = line["lost"]
     hold_s = settings().rebuild_hold_s if lost else 0
     phantoms = round(line["unrecorded_rate"] * _UNRECORDED_S) if lost else 0
     script("restore_gate")(client, keys, [*common, hold_s, phantoms, *_gate_fields(line)])

@@ -1,8 +1,8 @@
 -- join: give a person a place in the line, and let in whoever may come in, which may be that person.
 --
 -- ARGV  5 person  6 jitter, 0..1
--- Answers  REBUILD, RESTORING, ADMITTED, WAITING (created 1: a new place, 0: the place they had), SOLD_OUT, CLOSED,
---          NOT_OPEN
+-- Answers  REBUILD, RESTORING, ADMITTED, WAITING (created 1: a new place, 0: the place they had), COLLECTED, SOLD_OUT,
+--          CLOSED, NOT_OPEN
 -- Safe to run twice: the second run finds the person waiting or inside and answers the same place, with created 0.
 
 local gate = read_gate()
@@ -13,13 +13,19 @@ local person, jitter = ARGV[5], tonumber(ARGV[6])
 expire_leases(gate, now, person)
 local created, place, pass = 0, nil, read_pass(person)
 if not pass then
-  if gate.state ~= 'open' then return { 'CLOSED', gate.message } end
-  if now < gate.opens_us then return { 'NOT_OPEN', gate.opens_us } end
+  if gate.state ~= 'open' then return answer_closed(gate, person, now, jitter) end
+  if now < gate.opens_us then
+    if gate.seed == '' then return { 'NOT_OPEN', gate.opens_us } end
+    place = next_place(gate, now)
+    created = redis.call('ZADD', WAITING, 'NX', text(place_in_line(gate, person, place)), person)
+    return answer_collected(gate, person, place, now, created, jitter)
+  end
   local away = tonumber(redis.call('ZSCORE', AWAY, person) or false)
   if gate.sold_out == 1 then
     place = tonumber(redis.call('ZSCORE', WAITING, person) or false) or away or next_place(gate, now)
+    local reply = { 'SOLD_OUT', gate.epoch, place_on_paper(gate, place) }
     write_gate(gate)
-    return { 'SOLD_OUT', gate.epoch, place }
+    return reply
   end
   if away then
     place = away

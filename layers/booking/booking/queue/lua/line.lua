@@ -13,7 +13,8 @@
 --             the six numbers in one text: the client reads one element in a fraction of the time of six
 --   OVER      reason        left | paid | lapsed | epoch
 --   SOLD_OUT  epoch place   the place that the person has or would get
---   CLOSED    message
+--   COLLECTED 'epoch place interval_ms opens_us created' message    before a draw: no position yet
+--   CLOSED    message interval_ms
 --   NOT_OPEN  opens_us
 --   DONE      ...
 --
@@ -34,10 +35,21 @@ local ABSENT_MAX = 200
 -- If Postgres is away the copy waits here. 500,000 entries are a quarter of an hour at the default rate, about 60 MB.
 local STREAM_LENGTH_MAX = 500000
 local RESTORING_MS = 5000
--- Memory of the measured speed: what was let in this long ago weighs 1/e of what was let in now.
+-- Memory of the measured pace: what was let in this long ago weighs 1/e of what was let in now.
 local SPEED_MEMORY_S = 30
--- What a person is told to wait when the line is closed.
-local CLOSED_RETRY_S = 30
+-- How long people are taken to stay inside until that has been measured: this part of a pass's life.
+local STAY_GUESSED = 1 / 3
+-- The longest that people are told to wait until their next poll, before the budget stretches it: what is told now
+-- should not outlive the gate's settings by much.
+local INTERVAL_MAX_S = 300
+-- At least so long when the line is closed.
+local CLOSED_INTERVAL_S = 30
+-- People collected for a draw poll within this time after the opening.
+local OPENING_SPREAD_S = 5
+-- How late people may come to the poll that they were told to make.
+local GRACE_US = 10 * SECOND
+-- Every place that a draw gives is below, every place from a clock above (since 2005).
+local DRAWN_BELOW = 2 ^ 50
 
 local function text(number)
   return string.format('%.0f', number)
@@ -48,16 +60,16 @@ end
 -- The gate as a table, nil when there is none. Spelled out: a loop over names costs a join a tenth of its time.
 local function read_gate()
   local v = redis.call('HMGET', GATE, 'state', 'message', 'epoch', 'capacity', 'rate', 'paused', 'opens_us', 'hold_us',
-    'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'busy',
-    'lapse_us', 'change_id')
+    'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'measured',
+    'lapse_us', 'change_id', 'seed')
   if not v[1] then return nil end
   return {
     state = v[1], message = v[2] or '', epoch = tonumber(v[3]), capacity = tonumber(v[4]), rate = tonumber(v[5]),
     paused = tonumber(v[6] or 0), opens_us = tonumber(v[7] or 0), hold_us = tonumber(v[8] or 0),
     sold_out = tonumber(v[9] or 0), last_place = tonumber(v[10] or 0), number = tonumber(v[11] or 0),
     tokens = tonumber(v[12] or 0), tokens_us = tonumber(v[13] or 0), speed_sum = tonumber(v[14] or 0),
-    speed_weight = tonumber(v[15] or 0), speed_us = tonumber(v[16] or 0), busy = tonumber(v[17] or 0),
-    lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), changed = {},
+    speed_weight = tonumber(v[15] or 0), speed_us = tonumber(v[16] or 0), measured = tonumber(v[17] or 0),
+    lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), seed = v[20] or '', changed = {},
   }
 end
 
@@ -85,17 +97,19 @@ end
 
 -- change_id: who is let in is recorded with the settings under which that happened.
 local function lets_people_in(gate, now)
-  return gate.change_id > 0 and gate.state == 'open' and gate.paused == 0 and gate.sold_out == 0 and gate.rate > 0 and gate.capacity > 0
-    and now >= gate.hold_us and now >= gate.opens_us
+  return gate.change_id > 0 and gate.state == 'open' and gate.paused == 0 and gate.sold_out == 0 and gate.rate > 0
+    and gate.capacity > 0 and now >= gate.hold_us and now >= gate.opens_us
 end
 
--- Measured speed ---------------------------------------------------------------------------------------------------
--- People let in a second, exponentially forgetting, over the time in which somebody waited at an open gate: an hour in
--- which nobody came says nothing about how fast the line moves. sum and weight decay alike and the speed is their
--- quotient, so a short measurement is not taken for a slow one.
+-- Pace ------------------------------------------------------------------------------------------------------------
+-- While there is room inside, people come in as fast as the gate's rate. Once the shop is full they come in as fast as
+-- others go out, and that is measured: people let in a second, exponentially forgetting, over the time in which somebody
+-- waited at an open gate and a full shop. sum and weight decay alike and the pace is their quotient, so a short
+-- measurement is not taken for a slow one. measured is 0 while it does not run, 1 when the shop has become full (nobody
+-- has had the time to shop yet: that says nothing), 2 from the first slot that is filled again.
 
 local function settle_speed(gate, now)
-  if gate.busy == 1 then
+  if gate.measured == 2 then
     local elapsed_s = math.max(0, now - gate.speed_us) / SECOND
     local decay = math.exp(-elapsed_s / SPEED_MEMORY_S)
     gate.speed_sum = gate.speed_sum * decay
@@ -104,36 +118,54 @@ local function settle_speed(gate, now)
   gate.speed_us = now
 end
 
-local function record_speed(gate, now, admitted, busy)
-  if admitted == 0 and busy == gate.busy then return end
+local function record_speed(gate, now, admitted, full)
+  local before, after = gate.measured, 0
+  if full then after = (before == 2 or before == 1 and admitted > 0) and 2 or 1 end
+  if before == after and (admitted == 0 or after ~= 2) then return end
   settle_speed(gate, now)
-  if gate.busy == 1 then gate.speed_sum = gate.speed_sum + admitted end
-  gate.busy = busy
-  for _, field in ipairs({ 'speed_sum', 'speed_weight', 'speed_us', 'busy' }) do gate.changed[field] = true end
+  if before == 2 then gate.speed_sum = gate.speed_sum + admitted end
+  gate.measured = after
+  for _, field in ipairs({ 'speed_sum', 'speed_weight', 'speed_us', 'measured' }) do gate.changed[field] = true end
 end
 
--- Seconds until somebody with so many people ahead is let in, -1 when the gate lets nobody in.
-local function eta_s(gate, now, ahead)
-  -- Leases lapse, so in the long run a full shop still lets this many in.
-  local speed_min = math.min(gate.rate, gate.capacity / PASS_LIFE_S)
-  if speed_min <= 0 then return -1 end
+-- People a second that a full shop lets in. What was guessed weighs as much as one second of measuring; as leases lapse,
+-- there is a least.
+local function full_pace(gate, now)
   settle_speed(gate, now)
-  local speed = gate.rate
-  if gate.speed_weight >= 1 then speed = gate.speed_sum / gate.speed_weight end
-  local closed_s = math.max(0, gate.hold_us - now, gate.opens_us - now) / SECOND
-  return math.ceil((ahead + 1) / math.max(speed, speed_min) + closed_s)
+  local guessed = gate.capacity / (PASS_LIFE_S * STAY_GUESSED)
+  local pace = (gate.speed_sum + guessed) / (gate.speed_weight + 1)
+  return math.max(pace, gate.capacity / PASS_LIFE_S)
 end
 
--- When to poll again: at 0.7 of the shortest time in which the turn can come, at least 1 s, all stretched by the same
--- factor when the whole line would exceed its polls a second. Jitter (0..1) only lengthens, so it keeps the budget.
-local function poll_interval_ms(gate, ahead, total, jitter)
+-- Seconds, with their parts, until somebody with so many people ahead is let in at an open gate with so much room.
+local function expected_s(gate, now, ahead, room)
+  local at_the_gate = (ahead + 1) / gate.rate
+  if ahead < room then return at_the_gate end
+  return math.max(at_the_gate, (ahead + 1 - room) / full_pace(gate, now))
+end
+
+local function closed_s(gate, now)
+  return math.max(0, gate.hold_us - now, gate.opens_us - now) / SECOND
+end
+
+-- When to poll again: at 0.7 of the shortest time in which the turn can come, from 1 s to INTERVAL_MAX_S, all stretched by
+-- the same factor when the whole line would exceed its polls a second; but in a line that moves, before the turn comes.
+-- Jitter (0..1) only lengthens, so it keeps the budget.
+local function poll_interval_ms(gate, ahead, total, expected, jitter)
   local rate = math.max(gate.rate, 1)
-  local near = rate / 0.7
-  local polls_per_s = total
-  if total > near then polls_per_s = near * (1 + math.log(total / near)) end
+  local near, far = rate / 0.7, INTERVAL_MAX_S * rate / 0.7
+  local polls_per_s = math.min(total, near)
+  if total > near then polls_per_s = near * (1 + math.log(math.min(total, far) / near)) end
+  if total > far then polls_per_s = polls_per_s + (total - far) / INTERVAL_MAX_S end
   local stretch = math.max(1, polls_per_s / POLLS_PER_S_MAX)
-  local interval_s = math.max(1, 0.7 * (ahead + 1) / rate) * stretch * (1 + 0.2 * jitter)
-  return math.floor(interval_s * 1000 + 0.5)
+  local interval_s = math.min(math.max(1, 0.7 * (ahead + 1) / rate), INTERVAL_MAX_S) * stretch
+  if expected and interval_s > 0.8 * expected then interval_s = math.max(1, 0.8 * expected) end
+  return math.floor(interval_s * (1 + 0.2 * jitter) * 1000 + 0.5)
+end
+
+-- When so many people need not poll for their own sake: as often as that, or as rarely as the budget asks for.
+local function spread_ms(total, interval_s, jitter)
+  return math.floor(math.max(interval_s, total / POLLS_PER_S_MAX) * (1 + 0.2 * jitter) * 1000 + 0.5)
 end
 
 -- Turns -----------------------------------------------------------------------------------------------------------
@@ -202,13 +234,27 @@ local function next_place(gate, now)
   return place
 end
 
+-- Where a paper's place stands in the line. Who joined a draw before its opening stands, instead of at that moment, at 50
+-- bits of a hash of the draw's seed and the person.
+local function place_in_line(gate, person, place)
+  if gate.seed == '' or place >= gate.opens_us then return place end
+  return math.floor(tonumber(string.sub(redis.sha1hex(gate.seed .. ':' .. person), 1, 13), 16) / 4)
+end
+
+-- What stands for a place in a paper: for a drawn one, which no paper tells, a moment before the opening.
+local function place_on_paper(gate, place)
+  if place >= DRAWN_BELOW then return place end
+  local before = gate.opens_us - 1
+  if before > gate.last_place then change(gate, 'last_place', before) end
+  return before
+end
+
 -- Back to an earlier place, after being passed over or forgotten. Who was let in meanwhile stays in front: the
 -- admission number of now is kept, so that the record shows why.
 local function return_to_line(gate, person, place)
   redis.call('ZREM', AWAY, person)
   redis.call('ZADD', WAITING, text(place), person)
   redis.call('HSET', RETURNED, person, text(gate.number))
-  if place > gate.last_place then change(gate, 'last_place', place) end
 end
 
 -- The place is kept for the person's return, and nobody behind waits for them.
@@ -238,33 +284,38 @@ local function admit(gate, person, place, now)
   return pass
 end
 
-local function is_absent(person, now, caller)
-  return person ~= caller and tonumber(redis.call('ZSCORE', SEEN, person) or 0) < now
+-- Whether somebody at the head can be expected to fetch the pass in time: the poll that they were told to make is not
+-- overdue, and not so far off (the line came on faster than it could be foreseen) that the pass might lapse before it.
+-- The caller is here.
+local function is_expected(person, now, caller)
+  if person == caller then return true end
+  local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)
+  return now <= due + GRACE_US and due + GRACE_US <= now + CLAIM_WINDOW_US
 end
 
--- Lets people in by place while there is room and rate. The caller, present by calling, is never taken for absent.
--- Answers how many were let in, how many wait now, and the caller's pass when the caller was one of them.
+-- Lets people in by place while there is room and rate; who is not expected is passed over.
+-- Answers how many were let in, how many wait now, how many more may be inside, and the caller's pass when the caller was
+-- let in.
 local function let_in(gate, now, caller)
   local admitted, waiting, callers_pass = 0, redis.call('ZCARD', WAITING), nil
-  local open = lets_people_in(gate, now)
-  if open and waiting > 0 then
+  local open, room = lets_people_in(gate, now), 0
+  if waiting > 0 then room = math.max(0, gate.capacity - redis.call('ZCARD', INSIDE)) end
+  if open and waiting > 0 and room > 0 then
     -- Unused rate is kept for one second: the backstop, which ticks once a second, then reaches the whole rate.
     local refill = gate.rate * math.max(0, now - gate.tokens_us) / SECOND
     local tokens = math.min(math.max(1, gate.rate), gate.tokens + refill)
-    local room = math.min(math.floor(tokens), ADMISSIONS_MAX)
-    if room > 0 then room = math.min(room, gate.capacity - redis.call('ZCARD', INSIDE)) end
-    local passed_over = 0
-    while admitted < room and waiting > 0 and passed_over < ABSENT_MAX do
-      local head = redis.call('ZRANGE', WAITING, 0, math.min(room - admitted, ABSENT_MAX) - 1, 'WITHSCORES')
+    local limit, passed_over = math.min(math.floor(tokens), ADMISSIONS_MAX, room), 0
+    while admitted < limit and waiting > 0 and passed_over < ABSENT_MAX do
+      local head = redis.call('ZRANGE', WAITING, 0, math.min(limit - admitted, ABSENT_MAX) - 1, 'WITHSCORES')
       for i = 1, #head, 2 do
         local person = head[i]
-        if is_absent(person, now, caller) then
-          pass_over(person, head[i + 1])
-          passed_over = passed_over + 1
-        else
+        if is_expected(person, now, caller) then
           local pass = admit(gate, person, tonumber(head[i + 1]), now)
           if person == caller then callers_pass = pass end
           admitted = admitted + 1
+        else
+          pass_over(person, head[i + 1])
+          passed_over = passed_over + 1
         end
         waiting = waiting - 1
       end
@@ -273,9 +324,10 @@ local function let_in(gate, now, caller)
       change(gate, 'tokens', tokens - admitted)
       change(gate, 'tokens_us', now)
     end
+    room = room - admitted
   end
-  record_speed(gate, now, admitted, open and waiting > 0 and 1 or 0)
-  return admitted, waiting, callers_pass
+  record_speed(gate, now, admitted, open and waiting > 0 and room == 0)
+  return admitted, waiting, room, callers_pass
 end
 
 -- Answers ---------------------------------------------------------------------------------------------------------
@@ -290,31 +342,61 @@ local function answer_admitted(gate, person, pass, now, created)
     redis.call('ZADD', INSIDE, text(expires_us), person)
     record('type', 'claim', 'pass_id', pass.id, 'person', person, 'at_us', text(now), 'expires_us', text(expires_us))
   end
-  return { 'ADMITTED', gate.epoch, pass.place, pass.number, pass.id, expires_us, created }
+  return { 'ADMITTED', gate.epoch, place_on_paper(gate, pass.place), pass.number, pass.id, expires_us, created }
 end
 
--- For somebody in the line; notes when they will count as absent: after two told intervals and 10 s.
-local function answer_waiting(gate, person, place, total, now, created, jitter)
+-- Notes when somebody is to poll again.
+local function await_poll(person, now, interval_ms)
+  redis.call('ZADD', SEEN, text(now + 1000 * interval_ms), person)
+end
+
+-- For somebody in the line.
+local function answer_waiting(gate, person, place, total, room, now, created, jitter)
   -- A new place is the highest there is.
   local ahead = created == 1 and total - 1 or redis.call('ZRANK', WAITING, person)
-  local interval_ms = poll_interval_ms(gate, ahead, total, jitter)
-  redis.call('ZADD', SEEN, text(now + 2000 * interval_ms + 10 * SECOND), person)
+  local expected, eta_s = nil, -1
+  if gate.rate > 0 and gate.capacity > 0 and gate.paused == 0 then
+    expected = expected_s(gate, now, ahead, room)
+    eta_s = math.ceil(expected + closed_s(gate, now))
+  end
+  local interval_ms = poll_interval_ms(gate, ahead, total, expected, jitter)
+  await_poll(person, now, interval_ms)
   local numbers = string.format(
-    '%d %.0f %d %d %d %d', gate.epoch, place, ahead, interval_ms, eta_s(gate, now, ahead), created)
+    '%d %.0f %d %d %d %d', gate.epoch, place_on_paper(gate, place), ahead, interval_ms, eta_s, created)
   return { 'WAITING', numbers, gate.message }
+end
+
+-- For somebody in a draw whose sale has not opened. All of them poll next within as short a time after the opening as the
+-- budget allows, or once before it.
+local function answer_collected(gate, person, place, now, created, jitter)
+  local total, to_opening_ms = redis.call('ZCARD', WAITING), (gate.opens_us - now) / 1000
+  local interval_ms = spread_ms(total, INTERVAL_MAX_S, jitter)
+  if to_opening_ms <= spread_ms(total, INTERVAL_MAX_S, 1) then
+    interval_ms = math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0))
+  end
+  await_poll(person, now, interval_ms)
+  write_gate(gate)
+  local numbers = string.format('%d %.0f %d %.0f %d', gate.epoch, place, interval_ms, gate.opens_us, created)
+  return { 'COLLECTED', numbers, gate.message }
+end
+
+-- For somebody at a closed line, whether they stand in it or not.
+local function answer_closed(gate, person, now, jitter)
+  local interval_ms = spread_ms(redis.call('ZCARD', WAITING), CLOSED_INTERVAL_S, jitter)
+  if redis.call('ZSCORE', WAITING, person) then await_poll(person, now, interval_ms) end
+  return { 'CLOSED', gate.message, interval_ms }
 end
 
 -- The last part of join and position: let people in, then say where the caller is, who waits at place or has a pass.
 local function admit_and_answer(gate, person, place, pass, now, created, jitter)
-  local _, total, new_pass = let_in(gate, now, person)
+  local _, total, room, new_pass = let_in(gate, now, person)
   pass = pass or new_pass
   local reply
   if pass then
     reply = answer_admitted(gate, person, pass, now, created)
   else
-    reply = answer_waiting(gate, person, place, total, now, created, jitter)
+    reply = answer_waiting(gate, person, place, total, room, now, created, jitter)
   end
   write_gate(gate)
   return reply
 end
-

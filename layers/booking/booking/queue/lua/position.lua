@@ -1,7 +1,7 @@
 -- position: where a person is who holds a token, and let in whoever may come in.
 --
 -- ARGV  5 person  6 jitter, 0..1  7 place in the token, us  8 epoch in the token
--- Answers  REBUILD, RESTORING, ADMITTED, WAITING, OVER, SOLD_OUT, CLOSED
+-- Answers  REBUILD, RESTORING, ADMITTED, WAITING, COLLECTED, OVER, SOLD_OUT, CLOSED
 -- Safe to run twice: it moves nobody who is where the token says; a claim is made once and then read.
 
 local gate = read_gate()
@@ -16,19 +16,22 @@ if over and place <= over then return { 'OVER', reason } end
 
 local pass = read_pass(person)
 if not pass then
-  local waiting = tonumber(redis.call('ZSCORE', WAITING, person) or false)
-  if gate.state ~= 'open' then
-    if waiting then redis.call('ZADD', SEEN, text(now + (2 * CLOSED_RETRY_S + 10) * SECOND), person) end
-    return { 'CLOSED', gate.message }
-  end
+  if gate.state ~= 'open' then return answer_closed(gate, person, now, jitter) end
   if gate.sold_out == 1 then return { 'SOLD_OUT', gate.epoch, place } end
-  if not waiting or place < waiting then
+  if place > gate.last_place then change(gate, 'last_place', place) end
+  local stands_at = tonumber(redis.call('ZSCORE', WAITING, person) or false)
+  local place_there = place_in_line(gate, person, place)
+  if now < gate.opens_us and gate.seed ~= '' then
+    if not stands_at then redis.call('ZADD', WAITING, text(place_there), person) end
+    return answer_collected(gate, person, place, now, 0, jitter)
+  end
+  if not stands_at or place_there < stands_at then
     -- Passed over, or forgotten by Redis: the signed place is theirs. It also wins over a later one that they got by
     -- joining anew while they were forgotten.
-    return_to_line(gate, person, place)
-  else
-    place = waiting
+    return_to_line(gate, person, place_there)
+    stands_at = place_there
   end
+  place = stands_at
 end
 
 return admit_and_answer(gate, person, place, pass, now, 0, jitter)

@@ -11,10 +11,10 @@ local now = clock_us()
 redis.call('HSET', GATE, unpack(ARGV, 7))
 local gate = read_gate()
 
--- Keys may have outlived the gate: no place is ever given out twice.
+-- Keys may have outlived the gate: no place is ever given out twice. Places and numbers come from the clock: all papers
+-- given out so far have earlier places, and whoever was let in unrecorded has a smaller number than who returns from now on.
 local last = redis.call('ZREVRANGE', WAITING, 0, 0, 'WITHSCORES')
-if last[2] and tonumber(last[2]) > gate.last_place then change(gate, 'last_place', tonumber(last[2])) end
--- Numbers come from the clock: whoever was let in unrecorded has a smaller one than who returns to the line from now on.
+change(gate, 'last_place', math.max(gate.last_place, now, tonumber(last[2] or 0)))
 change(gate, 'number', math.max(gate.number, now))
 
 local room = math.max(0, gate.capacity - redis.call('ZCARD', INSIDE))

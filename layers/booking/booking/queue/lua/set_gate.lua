@@ -25,10 +25,13 @@ if newest then
 end
 
 local gate = read_gate()
-local absent = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(now), 'LIMIT', 0, ABSENT_SWEPT_MAX)
-for _, person in ipairs(absent) do
-  local place = redis.call('ZSCORE', WAITING, person)
-  if place then pass_over(person, place) else redis.call('ZREM', SEEN, person) end
+-- Before the opening nobody has to be there.
+if now >= gate.opens_us then
+  local absent = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(now - GRACE_US), 'LIMIT', 0, ABSENT_SWEPT_MAX)
+  for _, person in ipairs(absent) do
+    local place = redis.call('ZSCORE', WAITING, person)
+    if place then pass_over(person, place) else redis.call('ZREM', SEEN, person) end
+  end
 end
 local admitted = let_in(gate, now, nil)
 write_gate(gate)

@@ -5,7 +5,9 @@ select json_build_object(
     'started', exists (select from gate_change where concert_id = concert.id and action = 'started'),
     'sales_open_at', rfc3339(concert.sales_open_at),
     'sales_closed_at', rfc3339(concert.sales_closed_at),
-    'settings', line_settings(concert.id),
+    'line_mode', line_mode,
+    'draw', draw_of(concert),
+    'settings', line_settings(concert.id)::jsonb - 'seed',
     'changes', (
         select coalesce(json_agg(json_build_object(
             'id', id, 'at', rfc3339(changed_at), 'action', action, 'epoch', epoch, 'state', state,

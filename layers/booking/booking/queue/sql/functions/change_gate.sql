@@ -1,11 +1,13 @@
 -- Change one setting of a concert's gate while it runs: appends the settings then in force to gate_change.
 --
--- p_action is capacity | rate | message (with p_value as text), pause | resume | open | close | restart.
+-- p_action is capacity | rate | message (with p_value as text), pause | resume | open | close | restart | draw.
 --   open     opens a closed line again; a line that is open before its sale is: the sale opens, one second from now (so
 --            that the line's clock is certainly behind that moment, which parts the drawn from those who come later)
 --   restart  begins a new epoch: older tokens are over, who is inside stays until their pass is over
--- Answers JSON text: {"settings": line_settings(), "sale_opened": whether this opened the sale}; null when there is no
--- such concert.
+--   draw     before its sale opens: the line collects people until then, and the seed p_value draws their order; a draw
+--            that there is already keeps its seed
+-- Answers JSON text: {"settings": line_settings(), "sale_opened": whether this opened the sale}, {"refused": "sale-open"} for
+-- a draw that comes too late, or null when there is no such concert.
 create or replace function change_gate(
     p_concert_id bigint,
     p_action text,
@@ -17,10 +19,11 @@ language plpgsql as $$
 declare
     v_gate gate_change;
     v_opens_at timestamptz;
+    v_mode text;
     v_sale_opened boolean := false;
 begin
     perform pg_advisory_xact_lock(hashtextextended('line ' || p_concert_id, 0));
-    select sales_open_at into v_opens_at from concert where id = p_concert_id;
+    select sales_open_at, line_mode into v_opens_at, v_mode from concert where id = p_concert_id;
     if not found then
         return null;
     end if;
@@ -39,6 +42,14 @@ begin
             v_gate.state := 'open';
             if v_sale_opened then
                 update concert set sales_open_at = clock_timestamp() + interval '1 s' where id = p_concert_id;
+            end if;
+        when 'draw' then
+            if v_mode = 'fifo' then
+                -- The line's clock may be a little ahead.
+                if v_opens_at < clock_timestamp() + interval '1 s' then
+                    return json_build_object('refused', 'sale-open');
+                end if;
+                update concert set line_mode = 'draw', draw_seed = p_value where id = p_concert_id;
             end if;
     end case;
 

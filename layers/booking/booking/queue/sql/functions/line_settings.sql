@@ -1,6 +1,6 @@
 -- The settings of a concert's line as its gate in Redis has them: the newest gate_change and the state of the sale; null
 -- when there is no such concert. "change_id" is null while nobody has set or started the line. Times are Unix times in
--- microseconds.
+-- microseconds. "seed" (empty: first come, first served) is for the line alone: hidden until the sale opens.
 create or replace function line_settings(p_concert_id bigint) returns json
 language plpgsql stable as $$
 declare
@@ -16,6 +16,7 @@ begin
             'paused', v_gate.paused::integer,
             'message', coalesce(v_gate.message, ''),
             'opens_us', microseconds(sales_open_at),
-            'sold_out', line_sold_out(id)::integer)
+            'sold_out', line_sold_out(id)::integer,
+            'seed', coalesce(draw_seed, ''))
         from concert where id = p_concert_id);
 end $$;

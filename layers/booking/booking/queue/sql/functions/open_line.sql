@@ -1,27 +1,31 @@
 -- Everything Postgres knows about a concert's line, as JSON text; null when there is no such concert.
 --
--- Called when Redis has no gate. The line's first call appends the gate_change row of action 'started' and says
--- "first_start": nobody can be inside a line that never ran. Any later call means that Redis lost the line.
--- "settings" are line_settings(); "unrecorded_rate" is the fastest that people were let in during the last moments.
--- "turns" are [person, state, pass id, number, place, claimed, expires], oldest first; a turn whose end reached Postgres
--- before its admission did has no place, so its end stands for one (places come from a clock, and every paper of that
--- turn was given out earlier). Of earlier epochs only who may still be inside counts: their tokens are over anyway.
+-- Called when Redis has no gate. The line's first call appends the gate_change row of action 'started'; any later one
+-- means that Redis has "lost" the line. "unrecorded_rate" is how fast people may have been let in during the last moments
+-- before: 0 where that cannot be, as the sale has not opened. "settings" are line_settings().
+-- "turns" are [person, state, pass id, number, place, claimed, expires], oldest first. The place of a turn that is over
+-- is the latest that a paper of that turn can tell: of a drawn one (see place_on_paper in line.lua) a moment before the
+-- opening; where the end reached Postgres before the admission did, the end's own time, as places come from a clock. Of
+-- earlier epochs only who may still be inside counts: their tokens are over anyway.
 create or replace function open_line(p_concert_id bigint) returns text
 language plpgsql as $$
 declare
     v_gate gate_change;
-    v_first_start boolean;
+    v_drawn_below constant bigint := 1125899906842624;  -- 2 ^ 50, as in line.lua
+    v_opens_us bigint;
+    v_lost boolean;
     v_rate numeric;
     v_turns json;
 begin
-    if not exists (select from concert where id = p_concert_id) then
+    select microseconds(sales_open_at) into v_opens_us from concert where id = p_concert_id;
+    if not found then
         return null;
     end if;
 
     perform pg_advisory_xact_lock(hashtextextended('line ' || p_concert_id, 0));
     v_gate := gate_in_force(p_concert_id);
-    v_first_start := not exists (select from gate_change where concert_id = p_concert_id and action = 'started');
-    if v_first_start then
+    v_lost := exists (select from gate_change where concert_id = p_concert_id and action = 'started');
+    if not v_lost then
         insert into gate_change (concert_id, epoch, state, capacity, rate_per_s, paused, message, action, reason)
         values (p_concert_id, v_gate.epoch, v_gate.state, v_gate.capacity, v_gate.rate_per_s, v_gate.paused,
                 v_gate.message, 'started', 'started')
@@ -33,12 +37,19 @@ begin
         from gate_change where concert_id = p_concert_id) as settings
     where until > clock_timestamp() - interval '10 s';
 
+    -- A few seconds more than clocks may differ.
+    if v_opens_us > microseconds(clock_timestamp() + interval '5 s')
+       and not exists (select from admission where concert_id = p_concert_id) then
+        v_rate := 0;
+    end if;
+
     select coalesce(json_agg(json_build_array(
                person,
                case when ended_at is null then 'inside' else coalesce(end_reason, 'lapsed') end,
                pass_id,
                coalesce(number, 0),
-               coalesce(place, microseconds(ended_at), 0),
+               case when ended_at is not null and place < v_drawn_below then v_opens_us - 1
+                    else coalesce(place, microseconds(ended_at), 0) end,
                claimed_at is not null,
                coalesce(microseconds(expires_at), 0)
            ) order by coalesce(number, microseconds(ended_at))), '[]')
@@ -54,7 +65,7 @@ begin
     ) as remembered;
 
     return json_build_object(
-        'first_start', v_first_start,
+        'lost', v_lost,
         'unrecorded_rate', v_rate,
         'settings', line_settings(p_concert_id),
         'turns', v_turns);
