@@ -152,7 +152,7 @@ def switch_by_hand(stack: Stack, to: str) -> None:
         with redis_roles.asking(instance, name) as ask:
             ask("SENTINEL", "MONITOR", SENTINEL_SERVICE, "127.0.0.1", port, 2)
             ask("SENTINEL", "SET", SENTINEL_SERVICE, "down-after-milliseconds", 1500)
-            ask("SENTINEL", "SET", SENTINEL_SERVICE, "failover-timeout", 5000)
+            ask("SENTINEL", "SET", SENTINEL_SERVICE, "failover-timeout", 2000)
 
 
 # --- Cluster -------------------------------------------------------------------------------------------------------
