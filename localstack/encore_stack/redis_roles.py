@@ -70,6 +70,8 @@ def role_of(instance: Instance, name: str) -> Role:
         if instance.redis_topology == "cluster" and b"cluster_state:ok" not in ask("CLUSTER", "INFO"):
             faults.append("the cluster is not well")
     if kind == b"master":
+        if instance.redis_topology == "sentinel" and not details[1]:
+            faults.append("no replica follows it, so it refuses to write")
         return Role(fault="; ".join(faults) or None)
     _, port, link, *_ = details
     if link != b"connected":
@@ -122,7 +124,7 @@ def write_sentinel(instance: Instance, name: str, running: Collection[str]) -> N
         f"sentinel myid {_id(instance, name)}",
         f"sentinel monitor {service} {HOST} {instance.ports[master]} 2",
         # In milliseconds: so long without an answer means down; a failed failover is tried again after twice the other.
-        f"sentinel down-after-milliseconds {service} 1000",
+        f"sentinel down-after-milliseconds {service} 1500",
         f"sentinel failover-timeout {service} 5000",
         f"sentinel parallel-syncs {service} 2",
         *(
@@ -158,8 +160,10 @@ def _agreed_master(instance: Instance, sentinels: Sequence[str]) -> str | None:
     seen: list[tuple[int, int]] = []
     for name in sentinels:
         with suppress(RedisError), asking(instance, name) as ask:
+            # While it fails over, a sentinel has raised the epoch already and shows the old address with it.
+            _, port = ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SENTINEL_SERVICE)
             state = _pairs(ask("SENTINEL", "MASTER", SENTINEL_SERVICE))
-            seen.append((int(state[b"config-epoch"]), int(state[b"port"])))
+            seen.append((int(state[b"config-epoch"]), int(port)))
     return _part_at(instance, max(seen)[1]) if seen else None
 
 

@@ -1,13 +1,19 @@
 """Redis in each of the ways in which the stack runs it, as instances of the stack of these tests' own."""
 
+import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from encore_stack import redis_roles
-from encore_stack.instance import REDIS_SERVERS, Instance
+from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
 from encore_stack.stack import Stack
 
 TOPOLOGIES = tuple(REDIS_SERVERS)
+FAILING_OVER = ("sentinel", "cluster")
+_WAIT_S_MAX = 30
 
 
 class RedisStacks:
@@ -39,3 +45,33 @@ def tell_masters(stack: Stack, *words: str | int) -> dict[str, Any]:
             with redis_roles.asking(stack.instance, name) as ask:
                 answers[name] = ask(*words)
     return answers
+
+
+def end(stack: Stack, part: str, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a part's process a signal behind the stack's back."""
+    os.kill(stack.supervisor.processes()[part].pid, how)
+
+
+def heal(stack: Stack) -> None:
+    """Let whatever a test has ended or stopped run again."""
+    for part, process in stack.supervisor.processes().items():
+        if process.pid and part in REDIS_PARTS:
+            os.kill(process.pid, signal.SIGCONT)
+    stack.up(["redis"])
+
+
+def wait_for_another_master(stack: Stack, lost: str, key: str = "") -> str:
+    """The master in place of ``lost``: of the sentinels, or of ``key``'s slot."""
+    deadline_s = time.monotonic() + _WAIT_S_MAX
+    while time.monotonic() < deadline_s:
+        with suppress(redis_roles.NoMaster):
+            master = redis_roles.master_of(stack.instance, key)
+            if master != lost:
+                return master
+        time.sleep(0.01)
+    raise AssertionError(f"nobody has taken the place of {lost}")
+
+
+def roles(stack: Stack) -> dict[str, str | None]:
+    """The master of each server; None: it is one."""
+    return {name: redis_roles.role_of(stack.instance, name).master for name in stack.instance.redis_servers}

@@ -45,8 +45,8 @@ class RedisServer(Part):
         own = [f"port {instance.ports[self.name]}", f'dir "{data}"']
         if redis_roles.replicates(instance):
             kinds.append("replicated")
+            kinds.append("watched" if instance.redis_topology == "sentinel" else "cluster")
         if instance.redis_topology == "cluster":
-            kinds.append("cluster")
             own.append(f"cluster-port {instance.ports[f'{self.name}_bus']}")
         folder = PROJECT_DIR / "localstack" / "redis"
         shared = [(folder / f"{kind}.conf").read_text() for kind in kinds]

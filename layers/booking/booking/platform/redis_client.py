@@ -101,7 +101,7 @@ class Server:
         silent_s = 0.0
         try:
             return self._ask(ask)
-        except (RedisConnectionError, RedisTimeoutError) as fault:
+        except RedisError as fault:
             silent_s = self._silent_s(fault)
             raise
         finally:
@@ -114,14 +114,16 @@ class Server:
     def _ask(self, ask: Ask) -> Any:
         try:
             return ask(self._connection)
-        except (RedisConnectionError, RedisTimeoutError) as fault:
+        except RedisError as fault:
+            if not is_lost(fault):
+                raise
             self._connection.disconnect()
             if timed_out(fault):
                 raise
             return ask(self._connection)
 
     def _silent_s(self, fault: RedisError) -> float:
-        """For how long nobody shall ask after such a fault. A connection that is refused costs next to nothing."""
+        """For how long nobody shall ask after a fault. A connection that is refused costs next to nothing."""
         return _SILENT_S if timed_out(fault) else 0.0
 
 
@@ -196,6 +198,16 @@ def pauses(within_s: float) -> Iterator[float]:
         longest_s = min(longest_s * 2, _PAUSE_MAX_S)
 
 
+def is_lost(fault: RedisError) -> bool:
+    """Whether what went wrong is the server, not the command: the connection is dead, or it is no master any more.
+
+    A master that hung while another took its place comes back without replicas, and refuses to write (NOREPLICAS).
+    """
+    if isinstance(fault, ResponseError):
+        return isinstance(fault, ReadOnlyError) or str(fault).startswith("NOREPLICAS")
+    return isinstance(fault, (RedisConnectionError, RedisTimeoutError))
+
+
 def timed_out(fault: RedisError) -> bool:
     """Whether the server was asked and did not answer; where the kernel watches the timeout, it says EAGAIN."""
     return isinstance(fault, RedisTimeoutError) or isinstance(fault.__context__, BlockingIOError)
@@ -216,7 +228,11 @@ def asking_together(commands: Sequence[bytes]) -> Ask:
 
     def ask(connection: Any) -> list[Any]:
         connection.send_packed_command([b"".join(commands)], check_health=False)
-        return [_reply_or_error(connection) for _ in commands]
+        replies = [_reply_or_error(connection) for _ in commands]
+        for reply in replies:
+            if isinstance(reply, RedisError) and is_lost(reply):
+                raise reply
+        return replies
 
     return ask
 
@@ -224,7 +240,5 @@ def asking_together(commands: Sequence[bytes]) -> Ask:
 def _reply_or_error(connection: Any) -> Any:
     try:
         return connection.read_response()
-    except ReadOnlyError:  # no refusal of this command: the wrong server was asked
-        raise
     except ResponseError as refused:  # the replies of the other commands are still to be read
         return refused

@@ -2,21 +2,34 @@
 
 import socket
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from booking.platform.redis_client import Ask, Client, KernelTimeout, Server, connection_options, pauses, timed_out
+from booking.platform.redis_client import (
+    Ask,
+    Client,
+    KernelTimeout,
+    Server,
+    connection_options,
+    is_lost,
+    pauses,
+    timed_out,
+)
 from booking.platform.redis_urls import RedisUrl
 from booking.platform.settings import settings
 
+Address = tuple[str, int]
+
 _LEADERLESS_S = 0.2
+
+_reigns: dict[RedisUrl, "_Reign"] = {}
 
 
 class SentinelClient(Client):
@@ -24,7 +37,7 @@ class SentinelClient(Client):
 
     def __init__(self, url: RedisUrl) -> None:
         super().__init__()
-        self._master = _Master(str(url), _connection_to_master(url))
+        self._master = _Master(url)
 
     def _exchange(self, key: str, ask: Ask) -> Any:
         return self._master.exchange(ask)
@@ -38,11 +51,19 @@ class _Master(Server):
     the others fail at once.
     """
 
+    def __init__(self, url: RedisUrl) -> None:
+        self._reign = _reigns.setdefault(url, _Reign())
+        super().__init__(str(url), _connection_to_master(url, self._reign))
+
     def _ask(self, ask: Ask) -> Any:
+        if self._connection.master is not self._reign.master:
+            self._connection.disconnect()  # another thread has found another master: the old one may just hang
         try:
             return ask(self._connection)
-        except (RedisConnectionError, RedisTimeoutError, ReadOnlyError) as lost:
-            return self._ask_next(ask, lost)
+        except RedisError as fault:
+            if not is_lost(fault):
+                raise
+            return self._ask_next(ask, fault)
 
     def _ask_next(self, ask: Ask, fault: RedisError) -> Any:
         for pause_s in pauses(settings().redis_timeout_s):
@@ -52,12 +73,21 @@ class _Master(Server):
             time.sleep(pause_s)
             try:
                 return ask(self._connection)
-            except (RedisConnectionError, RedisTimeoutError, ReadOnlyError) as again:
+            except RedisError as again:
+                if not is_lost(again):
+                    raise
                 fault = again
         raise fault
 
     def _silent_s(self, fault: RedisError) -> float:
-        return super()._silent_s(fault) or _LEADERLESS_S
+        return super()._silent_s(fault) or (_LEADERLESS_S if is_lost(fault) else 0.0)
+
+
+@dataclass(slots=True)
+class _Reign:
+    """The master's address as this process's threads know it: one object for as long as it is the same."""
+
+    master: Address | None = None
 
 
 class _ToMaster(Connection):
@@ -66,10 +96,12 @@ class _ToMaster(Connection):
     What they say may be a moment old, so the server is asked as well: a replica would serve reads of the past.
     """
 
-    def __init__(self, sentinel: Any, service: str, **options: Any) -> None:
+    def __init__(self, sentinel: Any, service: str, reign: _Reign, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self._sentinel = sentinel
         self._service = service
+        self._reign = reign
+        self.master: Address | None = reign.master
 
     def _connect(self) -> socket.socket:
         try:
@@ -85,6 +117,9 @@ class _ToMaster(Connection):
         self.send_command("ROLE")  # type: ignore[no-untyped-call]
         if self.read_response()[0] != b"master":
             raise RedisConnectionError("the server that was the master is a replica now")
+        if self._reign.master != (self.host, self.port):
+            self._reign.master = (self.host, self.port)
+        self.master = self._reign.master
 
 
 class _PlainToMaster(_ToMaster, KernelTimeout):
@@ -95,7 +130,7 @@ class _TlsToMaster(_ToMaster, SSLConnection):
     pass
 
 
-def _connection_to_master(url: RedisUrl) -> _ToMaster:
+def _connection_to_master(url: RedisUrl, reign: _Reign) -> _ToMaster:
     kind, options = connection_options(url.server_url(*url.hosts[0]))
     tls = kind is SSLConnection
     timeout_s = settings().redis_timeout_s / (len(url.hosts) + 1)  # a sentinel that hangs leaves time for the next
@@ -106,4 +141,4 @@ def _connection_to_master(url: RedisUrl) -> _ToMaster:
         "retry": Retry(NoBackoff(), 0),
     }
     sentinel = Sentinel(url.hosts, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
-    return (_TlsToMaster if tls else _PlainToMaster)(sentinel, url.service, **options)
+    return (_TlsToMaster if tls else _PlainToMaster)(sentinel, url.service, reign, **options)
