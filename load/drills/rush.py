@@ -62,10 +62,11 @@ DRILL = Drill(
     bounds=(
         Bound("people who came and got no place", "<=", 0, _without_a_place),
         no_failures(*LINE_STEPS, name="joins and polls"),
-        Bound("slowest answer of steps 1 and 2, ms", "<=", SLOWEST_MS, _slowest_ms),
+        Bound("slowest answer of steps 1 and 2", "<=", SLOWEST_MS, _slowest_ms, "ms"),
         Bound(
-            f"told waits that came true (to {ETA_S:g} s or {ETA_SHARE:.0%}), share", ">=", HONEST_MIN,
+            f"told waits that came true, to {ETA_S:g} s or {ETA_SHARE:.0%}", ">=", HONEST_MIN,
             lambda seen: honest_etas(seen.people, seen.told, seen.start_us),
+            "of all",
         ),
         Bound("most polls a second", "<=", POLLS_PER_S_MAX, _polls_per_s),
         nobody_over_capacity(CAPACITY),
