@@ -123,7 +123,7 @@ def write_sentinel(instance: Instance, name: str, running: Collection[str]) -> N
     lines = [
         f"sentinel myid {_id(instance, name)}",
         f"sentinel monitor {service} {HOST} {instance.ports[master]} 2",
-        # In milliseconds: so long without an answer means down; a failover that failed is tried again after twice the other.
+        # In milliseconds: so long without an answer means down; a failed failover is tried again after twice the other.
         f"sentinel down-after-milliseconds {service} 1500",
         f"sentinel failover-timeout {service} 2000",
         f"sentinel parallel-syncs {service} 2",
