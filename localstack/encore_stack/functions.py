@@ -11,7 +11,7 @@ DEPLOYED_PREFIX = f"{STACK_NAME}-"
 
 
 class UnknownFunction(Exception):
-    """No function has this name, or several begin with it; the message lists those there are."""
+    """No function is called so, or several are; the message lists those there are."""
 
 
 def function_names(project_dir: Path) -> list[str]:
@@ -20,16 +20,19 @@ def function_names(project_dir: Path) -> list[str]:
 
 
 def find_name(typed: str, names: Collection[str]) -> str:
-    """The name that is meant: in full, as deployed (``encore-step5_seats``), or by a beginning that only it has.
+    """The name that is meant: in full, as deployed (``encore-step5_seats``), or by a part that only it has (``relay``).
+
+    What begins with it counts first.
 
     Raises UnknownFunction.
     """
     wanted = typed.removeprefix(DEPLOYED_PREFIX)
     if wanted in names:
         return wanted
-    begins = sorted(name for name in names if wanted and name.startswith(wanted))
-    if len(begins) == 1:
-        return begins[0]
-    listed = "\n".join(f"  {name}" for name in begins or sorted(names))
-    what = f"several functions begin with '{typed}'" if begins else f"no function is called '{typed}'; there are"
+    alike = sorted(name for name in names if wanted and wanted in name)
+    alike = [name for name in alike if name.startswith(wanted)] or alike
+    if len(alike) == 1:
+        return alike[0]
+    listed = "\n".join(f"  {name}" for name in alike or sorted(names))
+    what = f"several functions are called '{typed}'" if alike else f"no function is called '{typed}'; there are"
     raise UnknownFunction(f"{what}:\n{listed}")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from encore_lambda_executor.pool import ENVIRONMENTS_MAX
+from encore_stack.deployment.deploy import _check_code
 from encore_stack.deployment.template import Function, Template, TemplateError
 from fast_gateway.settings import read_settings
 
@@ -242,6 +243,35 @@ def test_an_unknown_parameter_is_refused() -> None:
 def test_a_missing_parameter_is_told() -> None:
     with pytest.raises(TemplateError, match=r"DanalUrl of template\.yaml has no value"):
         _ = Template(TEMPLATE.path, {key: value for key, value in PARAMETERS.items() if key != "DanalUrl"}).functions
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("\nGlobals:", "\n  : : bad\nGlobals:", r"^template\.yaml:\d+:\d+: expected <block end>, but found"),
+        ("MemorySize:", "MemorySizes:", r"^\w+ in template\.yaml lacks MemorySize$"),
+        ("!Ref QueueRedisUrl", "!Ref QueueRedisUrls", r"^template\.yaml refers to QueueRedisUrls, which it does not"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_told_in_words(tmp_path: Path, old: str, new: str, told: str) -> None:
+    text = TEMPLATE.path.read_text()
+    assert old in text
+    path = tmp_path / "template.yaml"
+    path.write_text(text.replace(old, new))
+
+    with pytest.raises(TemplateError, match=told):
+        _ = Template(path, PARAMETERS).functions
+
+
+def test_a_function_without_its_file_is_not_deployed(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(TEMPLATE.path.read_text())
+    (tmp_path / "functions").symlink_to(PROJECT / "functions")
+    _check_code(Template(path, PARAMETERS))
+
+    path.write_text(path.read_text().replace("CodeUri: functions/step5_seats", "CodeUri: functions/step5_chairs"))
+    with pytest.raises(TemplateError, match=r"runs functions/step5_chairs/app\.py, which is not there"):
+        _check_code(Template(path, PARAMETERS))
 
 
 # ---- layers ----

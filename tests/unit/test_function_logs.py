@@ -357,14 +357,14 @@ def test_a_function_is_named_in_full_in_short_or_as_deployed(
     write(instance.log_dir / "functions", "step5_seats", invocation(line(1, "mine")))
     write(instance.log_dir / "functions", "step6_reserve", invocation(line(1, "other")))
 
-    for name in ("step5_seats", "step5", "encore-step5_seats"):
+    for name in ("step5_seats", "step5", "seats", "encore-step5_seats"):
         assert run(instance, monkeypatch, name) == 0
         shown = capsys.readouterr().out
         assert "mine" in shown and "other" not in shown
     assert run(instance, monkeypatch, "nosuch") == 2
     assert "  step5_seats\n" in capsys.readouterr().err
     assert run(instance, monkeypatch, "step") == 2
-    assert "several functions begin with 'step'" in capsys.readouterr().err
+    assert "several functions are called 'step'" in capsys.readouterr().err
 
 
 def test_an_empty_name_is_no_name() -> None:

@@ -16,7 +16,15 @@ import pytest
 
 from encore_lambda_executor import hot_reload
 from encore_lambda_executor.hot_reload import HotPool, ReloadLog, fingerprint
-from encore_lambda_executor.pool import Call, FunctionPool, FunctionSpec, NoEnvironmentFree, Outcome, PoolClosed
+from encore_lambda_executor.pool import (
+    Call,
+    FunctionPool,
+    FunctionSpec,
+    InitFailed,
+    NoEnvironmentFree,
+    Outcome,
+    PoolClosed,
+)
 
 HANDLER = """
     import os, random, sys, time
@@ -296,6 +304,21 @@ def test_the_log_has_lambdas_lines_and_all_that_was_printed(make_pool: PoolMaker
     assert lines[9].startswith("REPORT RequestId: r-8\tDuration: ") and "Memory Size: 256 MB" in lines[9]
     assert "r-8" not in second.logs and "importing" not in second.logs
     assert log_file.read_text() == first.logs + second.logs
+
+
+def test_a_failed_import_is_logged_by_the_call_that_follows_or_else_at_once(
+    make_pool: PoolMaker, tmp_path: Path
+) -> None:
+    log_file = tmp_path / "encore-sample.log"
+    pool = make_pool(source="import nowhere", log_file=log_file)
+    with pytest.raises(InitFailed):
+        pool.warm(for_call=True)
+    invoke(pool)
+    assert log_file.read_text().count("INIT_REPORT") == 1
+
+    with pytest.raises(InitFailed):
+        pool.warm(for_call=False)
+    assert log_file.read_text().count("INIT_REPORT") == 2
 
 
 def test_what_a_long_call_prints_is_in_the_log_while_it_works(

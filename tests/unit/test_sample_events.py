@@ -203,7 +203,7 @@ def test_samples_are_listed_with_the_default_first(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("nosuch",), "no function is called 'nosuch'"),
-        (("step",), "several functions begin with 'step'"),
+        (("step",), "several functions are called 'step'"),
         (("step3", "nosuch"), "there are: concerts, "),
         (("step3", "./nosuch.json"), "cannot be read: No such file"),
         (("step3", '{"a"'), "not JSON"),

@@ -29,6 +29,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
     assert done.returncode == 0, done.stderr
     assert f"scripts/{verb}" in done.stdout
     assert "-h, --help" in done.stdout
+    assert "exit codes: 0 " in " ".join(done.stdout.lower().split())
 
 
 @pytest.mark.parametrize("verb", _VERBS)

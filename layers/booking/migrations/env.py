@@ -42,11 +42,17 @@ def run() -> None:
         with context.begin_transaction():
             connection.exec_driver_sql(f"select pg_advisory_xact_lock({_DEPLOY_LOCK})")
             context.run_migrations()
-            for path in _FUNCTIONS:
-                try:
-                    replace_function(connection, path.stem, path.read_text(encoding="utf-8"))
-                except DBAPIError as fault:
-                    raise UnusableFunction(f"{path}: {_reason(fault)}") from fault
+            if context.get_revision_argument() == context.get_head_revision():
+                put_functions_in_place(connection)
+
+
+def put_functions_in_place(connection: Connection) -> None:
+    """Every SQL function beside the code: they are written for the newest tables. Raises UnusableFunction."""
+    for path in _FUNCTIONS:
+        try:
+            replace_function(connection, path.stem, path.read_text(encoding="utf-8"))
+        except DBAPIError as fault:
+            raise UnusableFunction(f"{path}: {_reason(fault)}") from fault
 
 
 def replace_function(connection: Connection, name: str, definition: str) -> None:

@@ -94,6 +94,7 @@ def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
         f" of its own ('{INSTANCE}', full data set, taken down afterwards). Each round measures a case and its floor,"
         " one after the other; 'x floor' is how many times the floor's cost a case has (median, least and most of the"
         " rounds), which says more on a noisy machine than a rate.",
+        epilog="exit codes: 0 measured, 1 something could not be measured or the audit failed, 2 misused",
     )
     parser.add_argument(
         "--only", action="append", choices=groups, metavar="GROUP", help=f"one of {', '.join(groups)}; may be repeated"

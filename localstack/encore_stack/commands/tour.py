@@ -39,8 +39,9 @@ class Visitor:
         elapsed_ms = (time.perf_counter() - started_s) * 1000
         print(f"  {title:<18} {method:<5} {_short(path):<40} {response.status_code}  {elapsed_ms:7.1f} ms", flush=True)
         if response.status_code not in accepted:
-            hint = "; see the logs in .stack/<instance>/logs/functions" if response.status_code >= 500 else ""
-            raise TourEnded(f"{title}: {response.status_code} {response.text[:500]}{hint}")
+            correlation = response.headers.get("X-Correlation-Id")
+            look = f"scripts/logs -c {correlation}" if correlation else "scripts/logs --level error"
+            raise TourEnded(f"{title}: {response.status_code} {response.text[:500]}\n  what happened: {look}")
         return response
 
 
@@ -54,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     print(f"one person books one ticket at {url}")
     try:
-        with httpx.Client(base_url=url.rstrip("/") + "/", timeout=30) as client:
+        with httpx.Client(base_url=url.rstrip("/") + "/", timeout=30, trust_env=bool(options.url)) as client:
             book_one_ticket(Visitor(client), options.concert)
     except TourEnded as fault:
         print(f"error: {fault}", file=sys.stderr)
@@ -157,7 +158,9 @@ def _new_key() -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/tour", description="Book one ticket as one person would, through the seven steps, over HTTP."
+        prog="scripts/tour",
+        description="Book one ticket as one person would, through the seven steps, over HTTP.",
+        epilog="exit codes: 0 a ticket was booked and the audit passed, 1 otherwise, 2 bad options",
     )
     parser.add_argument("--concert", type=int, default=1, help="which concert (default %(default)s)")
     parser.add_argument("--gateway", action="store_true", help="through the fast gateway instead of LocalStack")

@@ -13,6 +13,7 @@ from threading import Event
 from encore_stack import progress
 from encore_stack.deployment.code import code_digest
 from encore_stack.deployment.deploy import deploy_instance
+from encore_stack.deployment.template import TemplateError
 from encore_stack.instance import BROKERS, REDIS_PARTS, REDIS_SERVERS, Instance, function_environment
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
@@ -223,8 +224,10 @@ def _deploy(instance: Instance, *, hot: bool) -> str:
     try:
         with progress.step(f"{title} {how}"):
             return deploy_instance(instance, lines.append, hot=hot)
-    except Exception as error:  # a template, a layer or LocalStack itself: the person needs the reason, not the trace
-        told = "\n".join(f"    {line}" for line in [*lines, str(error)][-_TAIL_LINES:])
+    except TemplateError as error:
+        raise StackError(f"{error}: nothing was deployed") from error
+    except Exception as error:  # a layer or LocalStack itself: the person needs the reason, not the trace
+        told = "\n".join(f"    {line}" for line in [*lines, *str(error).splitlines()][-_TAIL_LINES:])
         log = instance.log_file("localstack")
         words = f"the deployment failed ({type(error).__name__}):\n{told}\n  LocalStack's log: {log}"
         raise StackError(words) from error

@@ -22,7 +22,7 @@ from encore_stack.deployment.common import Say
 from encore_stack.deployment.functions import reserve_concurrency, start_background_loops, update_code
 from encore_stack.deployment.packages import BUCKET, Package, make_packages, upload
 from encore_stack.deployment.target import Target, target_of
-from encore_stack.deployment.template import Json, Template
+from encore_stack.deployment.template import Json, Template, TemplateError
 from encore_stack.instance import Instance
 from encore_stack.parts.localstack import is_hot, remember_deployment, remember_hot
 
@@ -51,11 +51,13 @@ def deploy_instance(instance: Instance, say: Say, *, hot: bool | None = None) ->
 def deploy(target: Target, say: Say = print) -> str:
     """Brings the deployed stack to what the project says; returns the API's URL.
 
-    Raises DeployError when a resource fails, subprocess.CalledProcessError when the runtime layer cannot be built.
+    Raises TemplateError, DeployError when a resource fails, subprocess.CalledProcessError when the runtime layer cannot
+    be built.
     """
     started = time.monotonic()
     parameters = _parameters(target)
     template = Template(target.project_dir / "template.yaml", parameters, target.secrets, target.stack_name)
+    _check_code(template)
     packages = make_packages(template, target, say)
     wanted: Json = {
         "template": _digest([_packaged_body(template, {}), parameters]),
@@ -79,6 +81,14 @@ def deploy(target: Target, say: Say = print) -> str:
     seconds = time.monotonic() - started
     say(f"deployed {len(template.functions)} functions, {len(template.routes)} routes ({seconds:.1f} s)")
     return target.api_url
+
+
+def _check_code(template: Template) -> None:
+    """LocalStack takes a function without code, and only its calls fail. Raises TemplateError."""
+    for function in template.functions:
+        if not function.handler_file.is_file():
+            file = function.handler_file.relative_to(template.path.parent)
+            raise TemplateError(f"{function.logical_id} in template.yaml runs {file}, which is not there")
 
 
 def _parameters(target: Target) -> dict[str, str]:

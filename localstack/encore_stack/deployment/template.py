@@ -109,7 +109,12 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 def _read_body(path: Path) -> Json:
-    body: Json = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    try:
+        body: Json = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise TemplateError(f"template.yaml{place}: {error.problem}") from error
     return body
 
 
@@ -231,6 +236,12 @@ class Template:
         return tuple(sources)
 
     def _function(self, logical_id: str, resource: Json) -> Function:
+        try:
+            return self._read_function(logical_id, resource)
+        except KeyError as missing:
+            raise TemplateError(f"{logical_id} in template.yaml lacks {missing.args[0]}") from missing
+
+    def _read_function(self, logical_id: str, resource: Json) -> Function:
         given = resource["Properties"]
         settings = {**self.body.get("Globals", {}).get("Function", {}), **given}
         environment = {

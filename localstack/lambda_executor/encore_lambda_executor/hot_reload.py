@@ -133,7 +133,7 @@ class HotPool:
             if self._closed:
                 raise PoolClosed(self.spec.name)
             self._called = True
-            self._load_changes()
+            self._load_changes(for_call=True)
             assert self._pool is not None
             return self._pool
 
@@ -142,12 +142,12 @@ class HotPool:
         if not self._called or (look and self._seen == frozenset().union(*map(look, self.spec.watched))):
             return
         with self._lock:
-            if self._called and not self._closed and self._load_changes():
+            if self._called and not self._closed and self._load_changes(for_call=False):
                 self._called = self.is_loop  # a loop's call may be under way for a minute
 
     # -- loading; with the lock held --
 
-    def _load_changes(self) -> bool:
+    def _load_changes(self, *, for_call: bool) -> bool:
         """Whether there was something to load."""
         seen = fingerprint(self.spec.watched)
         if self._pool is not None and seen == self._seen:
@@ -155,21 +155,22 @@ class HotPool:
         started, first = time.monotonic(), self._pool is None
         if not first:
             seen = settled_fingerprint(self.spec.watched, seen)
-        error = self._load(seen)
+        error = self._load(seen, for_call=for_call)
         while error and time.monotonic() < started + RETRY_S_MAX and self._seen != fingerprint(self.spec.watched):
-            error = self._load(settled_fingerprint(self.spec.watched, seen))  # it was saved while it was read
+            # It was saved while it was read.
+            error = self._load(settled_fingerprint(self.spec.watched, seen), for_call=for_call)
         if error is None:
             self._cut_off_retired()
         self._log.write(self.spec.name, time.monotonic() - started, first, error)
         return True
 
-    def _load(self, seen: Fingerprint) -> dict[str, Any] | None:
+    def _load(self, seen: Fingerprint, *, for_call: bool) -> dict[str, Any] | None:
         """Replaces the pool; returns the error if the new code cannot be imported."""
         # The fingerprint is older than the import: what is saved in between is a change again.
         previous, self._pool, self._seen = self._pool, FunctionPool(self.spec), seen
         error = None
         try:
-            self._pool.warm()
+            self._pool.warm(for_call=for_call)
         except InitFailed as failed:
             error = failed.body
         if previous is not None:

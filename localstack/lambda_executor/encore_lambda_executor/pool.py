@@ -541,12 +541,16 @@ class FunctionPool:
                 self._template = None
         template.close()
 
-    def warm(self) -> None:
-        """Imports the handler now instead of at the first call; the log says how it went. Raises InitFailed."""
+    def warm(self, *, for_call: bool) -> None:
+        """Imports the handler now instead of at the first call; the log says how it went. Raises InitFailed.
+
+        `for_call`: a call follows at once, which tries again where this fails, and has the log say so.
+        """
         try:
             _, note = self._ready_template()
         except InitFailed as failed:
-            self._log.write(failed.note)
+            if not for_call:
+                self._log.write(failed.note)
             raise
         self._log.write(note)
 

@@ -17,7 +17,10 @@ _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
-    """Apply what is missing. Safe to run again and by several at once (an advisory lock lets one through at a time)."""
+    """Apply what is missing up to ``revision``; with the newest one, put the SQL functions in place, too.
+
+    Safe to run again and by several at once (an advisory lock lets one through at a time).
+    """
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("sqlalchemy.url", database_url.replace("postgresql://", "postgresql+pg8000://", 1))
