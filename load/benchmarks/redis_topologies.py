@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 
 from booking.platform.redis import Script, redis
 from booking.platform.redis_client import KernelTimeout
+from booking.platform.redis_keys import line_key, line_keys
 from booking.platform.settings import settings
-from booking.queue.keys import line_key, line_keys
 from encore_stack import redis_roles
 from encore_stack.instance import Instance, function_environment
 from encore_stack.ports import HOST

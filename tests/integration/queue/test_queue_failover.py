@@ -11,8 +11,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from booking.platform.redis import RedisAway
+from booking.platform.redis_keys import line_key
 from booking.queue import read_token
-from booking.queue.keys import line_key
 from encore_stack import redis_roles
 from encore_stack.stack import Stack
 from support.redis import FAILING_OVER, end, heal, roles, wait_for_another_master

@@ -6,10 +6,10 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import leave_line, read_pass, read_token
 from booking.queue.admissions import copy_admissions
-from booking.queue.keys import line_key
 from booking.queue.line import TurnOver
 
 
