@@ -141,9 +141,8 @@ def wait_until_it_takes_no_writes(stack: Stack, part: str, key: str) -> None:
     raise AssertionError(f"{part} still takes writes")
 
 
-def test_one_of_three_sentinels_may_be_down(open_line, redis_stack, redis_topology) -> None:
-    if redis_topology != "sentinel":
-        pytest.skip("sentinels are Sentinel's")
+@pytest.mark.parametrize("redis_topology", ["sentinel"])
+def test_one_of_three_sentinels_may_be_down(open_line, redis_stack) -> None:
     line = open_line(capacity=1)
     for name in ("ann", "bob", "eve"):
         line.join(name)
