@@ -8,7 +8,7 @@ overtakes nobody, and at no moment does the shop hold more than its capacity.
 import time
 
 from booking.platform.redis import redis
-from booking.queue.keys import line_key
+from booking.platform.redis_keys import line_key
 from drills.harness.crowd import Plan
 from drills.harness.drill import (
     Bound,

@@ -11,9 +11,9 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key, line_keys
 from booking.queue import admissions, join_line, leave_line, person_of, position, scripts
 from booking.queue.gate import GateChange, change_gate
-from booking.queue.keys import line_key, line_keys
 from booking.queue.line import Turn
 
 _concert_ids = itertools.count(int(time.time()) % 1_000_000 * 1_000)

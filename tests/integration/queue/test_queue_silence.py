@@ -1,9 +1,9 @@
 """Redis was away and has kept its data: for a while nobody could ask the line anything, and nobody loses by it."""
 
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.queue import read_pass
 from booking.queue.admissions import keep_lines_moving
-from booking.queue.keys import line_key
 
 PASS_LIFE_S = 600
 

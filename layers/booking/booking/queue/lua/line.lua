@@ -1,7 +1,7 @@
 -- What all scripts of the waiting line share. Sent in front of each of them (scripts.py).
 --
 -- KEYS  1 gate  2 waiting  3 seen  4 inside  5 passes  6 over  7 returned  8 admissions  9 away  10 restoring
---       (keys.py says what each holds)
+--       (platform/redis_keys.py says what each holds)
 -- ARGV  1 concert id  2 claim window, s  3 life of a claimed pass, s  4 polls a second that the whole line may make
 --       The scripts number their own arguments from 5.
 --
