@@ -155,7 +155,8 @@ end
 
 -- When to poll again: at 0.7 of the shortest time in which the turn can come, from 1 s to INTERVAL_MAX_S, all stretched by
 -- the same factor when the whole line would exceed its polls a second; but in a line that moves, before the turn comes.
--- Jitter (0..1) only lengthens, so it keeps the budget.
+-- Jitter (0..1) only lengthens, so it keeps the budget; but those who are so far back that all are told the same spread
+-- over the whole of that time, both ways: whoever joined in one second would else poll in one second.
 local function poll_interval_ms(gate, ahead, total, expected, jitter)
   local rate = math.max(gate.rate, 1)
   local near, far = rate / 0.7, INTERVAL_MAX_S * rate / 0.7
@@ -163,9 +164,11 @@ local function poll_interval_ms(gate, ahead, total, expected, jitter)
   if total > near then polls_per_s = near * (1 + math.log(math.min(total, far) / near)) end
   if total > far then polls_per_s = polls_per_s + (total - far) / INTERVAL_MAX_S end
   local stretch = math.max(1, polls_per_s / POLLS_PER_S_MAX)
-  local interval_s = math.min(math.max(1, 0.7 * (ahead + 1) / rate), INTERVAL_MAX_S) * stretch
-  if expected and interval_s > 0.8 * expected then interval_s = math.max(1, 0.8 * expected) end
-  return math.floor(interval_s * (1 + 0.2 * jitter) * 1000 + 0.5)
+  local longer, distance_s = 1 + 0.2 * jitter, math.max(1, 0.7 * (ahead + 1) / rate)
+  local interval_s = distance_s * stretch * longer
+  if distance_s > INTERVAL_MAX_S then interval_s = INTERVAL_MAX_S * stretch * (0.5 + jitter) end
+  if expected then interval_s = math.min(interval_s, math.max(1, 0.8 * expected) * longer) end
+  return math.floor(interval_s * 1000 + 0.5)
 end
 
 -- When so many people need not poll for their own sake: as often as that, or as rarely as the budget asks for.
