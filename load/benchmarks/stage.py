@@ -16,10 +16,10 @@ import pg8000.native
 from benchmarks.floors.app import BODY_KEY
 from booking.platform.migrate import migrate
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import Pass, join_line, person_of
 from booking.queue.gate import RATE_PER_S_MAX, change_gate
-from booking.queue.keys import line_key
 from booking.queue.tokens import sign_pass
 from encore_stack.dataset import FULL, load
 from encore_stack.instance import Instance

@@ -12,7 +12,7 @@ from benchmarks.requests import JSON, Request, join, poll
 from benchmarks.run import own_gateway
 from benchmarks.stage import LINE_CONCERT_ID, Stage
 from booking.platform.redis import redis
-from booking.queue.keys import line_key, line_keys
+from booking.platform.redis_keys import line_key, line_keys
 from booking.queue.line import common_arguments
 from booking.queue.scripts import script
 

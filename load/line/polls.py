@@ -1,6 +1,6 @@
 """How often a whole line polls: the line's own Lua tells people of each rank when to poll, on a clock that is reckoned.
 
-Everybody joins within the first seconds, nobody leaves, and the line moves at the gate's rate. Of long lines a sample
+Everybody joins within the first second, nobody leaves, and the line moves at the gate's rate. Of long lines a sample
 is followed, each standing for so many: how often one polls depends on the rank alone.
 """
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from itertools import batched
 
 from booking.platform.redis import Script, redis
+from booking.platform.redis_keys import line_keys
 from booking.platform.resources import read_text
-from booking.queue.keys import line_keys
 from booking.queue.line import common_arguments
 from booking.queue.scripts import CLOCK, SHARED
 
 SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000)
-JOINED_WITHIN_S = 10.0
+JOINED_WITHIN_S = 1.0
 _FOLLOWED_MAX = 20_000
 _PER_CALL = 1_000
 _BUCKET_S = 5

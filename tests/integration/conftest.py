@@ -18,6 +18,7 @@ from booking.operations.audit import Auditor, Verdict
 from booking.platform import postgres
 from booking.platform.migrate import migrate
 from booking.platform.settings import settings
+from booking.queue import scripts
 from encore_stack.instance import Instance, function_environment
 from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
@@ -182,6 +183,19 @@ def open_line(clock: Clock) -> Iterator[Callable[..., Line]]:
     yield make
     for line in lines:
         line.retire()
+
+
+@pytest.fixture
+def break_script(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Takes a guard out of the line's Lua: replaces its one occurrence."""
+
+    def replace(guard: str, instead: str) -> None:
+        assert scripts.SHARED.count(guard) == 1
+        monkeypatch.setattr(scripts, "SHARED", scripts.SHARED.replace(guard, instead))
+        scripts.script.cache_clear()
+
+    yield replace
+    scripts.script.cache_clear()
 
 
 @pytest.fixture

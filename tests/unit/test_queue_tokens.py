@@ -67,13 +67,57 @@ def test_one_is_not_taken_for_the_other(token, shopper):
         tokens.read_pass("p" + tokens.sign_token(token)[1:])
 
 
-@given(some_passes, st.data())
-def test_any_altered_character_is_refused(shopper, data):
-    text = tokens.sign_pass(shopper)
+papers = st.one_of(
+    some_tokens.map(lambda token: (tokens.sign_token(token), tokens.read_token, TokenInvalid)),
+    some_passes.map(lambda shopper: (tokens.sign_pass(shopper), tokens.read_pass, PassInvalid)),
+)
+"""A signed text, the function that reads it and what that raises for a text that Encore has not signed."""
+
+
+@given(papers, st.data())
+def test_any_altered_character_is_refused(paper, data):
+    text, read, invalid = paper
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.sampled_from([letter for letter in _ALPHABET + "=é\x00 " if letter != text[at]]))
-    with pytest.raises(PassInvalid):
-        tokens.read_pass(text[:at] + other + text[at + 1 :])
+    with pytest.raises(invalid):
+        read(text[:at] + other + text[at + 1 :])
+
+
+@given(papers, papers, st.data())
+def test_any_field_of_another_paper_is_refused(paper, other, data):
+    """Also the signature of one under the fields of another, and the fields of one in another order."""
+    text, read, invalid = paper
+    fields = text.split(".")
+    at = data.draw(st.integers(0, len(fields) - 1))
+    tampered = [*fields[:at], data.draw(st.sampled_from(other[0].split("."))), *fields[at + 1 :]]
+    for changed in (tampered, data.draw(st.permutations(fields))):
+        if changed != fields:
+            with pytest.raises(invalid):
+                read(".".join(changed))
+
+
+@given(papers, st.data())
+def test_a_field_more_or_less_is_refused(paper, data):
+    text, read, invalid = paper
+    fields = text.split(".")
+    at = data.draw(st.integers(0, len(fields)))
+    for changed in (
+        [*fields[:at], data.draw(st.text(_ALPHABET, max_size=9)), *fields[at:]],
+        fields[:at] + fields[at + 1 :],
+    ):
+        if changed != fields:
+            with pytest.raises(invalid):
+                read(".".join(changed))
+
+
+@given(papers, st.binary(min_size=1, max_size=64), st.text(string.ascii_letters + string.digits, max_size=8))
+def test_a_foreign_key_signs_nothing(paper, key, key_id):
+    text, read, invalid = paper
+    audience, _, *fields, _ = text.split(".")
+    for named in (key_id, "k1"):
+        signed = ".".join([audience, named, *fields])
+        with pytest.raises(invalid):
+            read(f"{signed}.{tokens._signature(key, signed)}")
 
 
 def test_every_other_last_character_is_refused():

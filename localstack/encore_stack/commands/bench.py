@@ -30,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
         return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
     if options.cold_start:
         return _print_cold_starts(options.rounds or _ROUNDS)
+    if options.redis:
+        return _print_redis(options.rounds or _ROUNDS)
     plan = Plan(
         groups=options.only or GROUPS,
         match=options.match,
@@ -98,6 +100,13 @@ def _print_cold_starts(rounds: int) -> int:
     return 0
 
 
+def _print_redis(rounds: int) -> int:
+    from benchmarks.redis_topologies import as_markdown, measure_call_costs, measure_failovers
+
+    print(as_markdown(measure_call_costs(rounds, _tell), measure_failovers(rounds, _tell)))
+    return 0
+
+
 def _tell(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
@@ -132,6 +141,12 @@ def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
         action="store_true",
         help="instead: what one concert's line bears, as in load/line.md: joins a second over 1 to 128 connections,"
         " 100,000 people at once, and the polls of 1,000 to 1,000,000 who wait",
+    )
+    parser.add_argument(
+        "--redis",
+        action="store_true",
+        help="instead: CPU of a script call on each Redis topology, and how long failovers take (as many kills as"
+        " rounds), as the tables of load/redis.md; on instances of its own",
     )
     parser.add_argument("--keep", action="store_true", help="leave the instance up: the next run starts at once")
     return parser

@@ -9,7 +9,7 @@ import pytest
 from booking.operations.audit import Auditor
 from booking.platform.postgres import primary
 from booking.platform.settings import settings
-from booking.queue import end_turn, read_pass, scripts
+from booking.queue import end_turn, read_pass
 from booking.queue.admissions import copy_admissions
 from support.line import Line
 
@@ -30,18 +30,6 @@ def look(make_database: Callable[[str], str], use_settings: Callable[..., object
 
     yield look
     auditor.close()
-
-
-@pytest.fixture
-def break_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Takes a guard out of the line's Lua: replaces its one occurrence."""
-
-    def replace(guard: str, instead: str) -> None:
-        assert scripts.SHARED.count(guard) == 1
-        monkeypatch.setattr(scripts, "SHARED", scripts.SHARED.replace(guard, instead))
-        scripts.script.cache_clear()
-
-    return replace
 
 
 def names(count: int) -> list[str]:

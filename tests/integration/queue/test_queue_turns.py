@@ -7,12 +7,13 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import end_turn, leave_line, position, read_pass, read_token, set_sold_out
 from booking.queue.admissions import copy_admissions, keep_lines_moving
-from booking.queue.keys import line_key
 from booking.queue.line import LineClosed, SalesNotOpen, SoldOut, TurnOver, join_line
 from booking.queue.restore import ConcertUnknown
+from booking.queue.tokens import TokenInvalid
 from support.redis import tell_masters
 
 
@@ -352,3 +353,19 @@ def test_position_takes_the_token_as_text(open_line):
     line.join("ann")
     token = line.join("bob").token
     assert position(token).token == token
+
+
+def test_keys_rotate_while_people_wait_and_nobody_is_thrown_out(open_line, use_settings):
+    line = open_line(capacity=1)
+    old, new = settings().token_keys, f"k9:{'5a' * 32}"
+    shopper = line.join("ann")
+    line.join("bob")
+    with use_settings(token_keys=f"{new},{old}"):
+        assert line.poll("bob").position == 1
+        assert line.join("cid").token.startswith("t.k9.")
+        assert read_pass(shopper.shop_pass) == read_pass(line.poll("ann").shop_pass)  # another text, the same pass
+        assert line.join("bob").token.startswith("t.k9.")
+    with use_settings(token_keys=new):  # once the old key's papers are over it goes
+        assert line.poll("bob").position == 1
+        with pytest.raises(TokenInvalid):
+            line.poll("ann")

@@ -11,11 +11,11 @@ from typing import Any
 from booking.platform.postgres import primary
 from booking.platform.problems import NotFound
 from booking.platform.redis import redis, redis_away_refuses
+from booking.platform.redis_keys import line_key, line_keys
 from booking.platform.settings import settings
-from booking.queue.keys import line_key, line_keys
 from booking.queue.scripts import script
 
-_OPEN_LINE = "select open_line(:concert_id)"
+_OPEN_LINE = "select open_line(:concert_id, :pass_life_s, :hold_s)"
 _TURNS_PER_CALL = 1000
 # The copy to Postgres is at most 1 s old; as much again for a copy that was under way.
 _UNRECORDED_S = 2
@@ -34,7 +34,10 @@ def restore_line(concert_id: int, common: list[str | float]) -> None:
     RedisAway.
     """
     try:
-        line = primary().document(_OPEN_LINE, concert_id=concert_id)
+        now = settings()
+        line = primary().document(
+            _OPEN_LINE, concert_id=concert_id, pass_life_s=now.pass_ttl_s, hold_s=now.rebuild_hold_s
+        )
         if line is None:
             raise ConcertUnknown
         with redis_away_refuses():

@@ -1,13 +1,15 @@
 -- Everything Postgres knows about a concert's line, as JSON text; null when there is no such concert.
 --
--- Called when Redis has no gate. The line's first call appends the gate_change row of action 'started'; any later one
--- means that Redis has "lost" the line. "unrecorded_rate" is how fast people may have been let in during the last moments
--- before: 0 where that cannot be, as the sale has not opened. "settings" are line_settings().
+-- Called when Redis has no gate. The line's first call appends a gate_change row of action 'started'; any later one
+-- means that Redis has "lost" the line and appends one of action 'restored': one for each loss, while a line that is lost
+-- again before its hold is over has let nobody in. "unrecorded_rate" is how fast people may have been let in during the last moments before,
+-- unrecorded, summed over the losses whose people may still be inside; 0 where that cannot be, as the sale has not opened.
+-- "settings" are line_settings().
 -- "turns" are [person, state, pass id, number, place, claimed, expires], oldest first. The place of a turn that is over
 -- is the latest that a paper of that turn can tell: of a drawn one (see place_on_paper in line.lua) a moment before the
 -- opening; where the end reached Postgres before the admission did, the end's own time, as places come from a clock. Of
 -- earlier epochs only who may still be inside counts: their tokens are over anyway.
-create or replace function open_line(p_concert_id bigint) returns text
+create or replace function open_line(p_concert_id bigint, p_pass_life_s integer, p_hold_s integer) returns text
 language plpgsql as $$
 declare
     v_gate gate_change;
@@ -25,17 +27,24 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('line ' || p_concert_id, 0));
     v_gate := gate_in_force(p_concert_id);
     v_lost := exists (select from gate_change where concert_id = p_concert_id and action = 'started');
-    if not v_lost then
-        insert into gate_change (concert_id, epoch, state, capacity, rate_per_s, paused, message, action, reason)
-        values (p_concert_id, v_gate.epoch, v_gate.state, v_gate.capacity, v_gate.rate_per_s, v_gate.paused,
-                v_gate.message, 'started', 'started')
-        returning * into v_gate;
-    end if;
+    insert into gate_change (concert_id, epoch, state, capacity, rate_per_s, paused, message, action, reason)
+    select p_concert_id, v_gate.epoch, v_gate.state, v_gate.capacity, v_gate.rate_per_s, v_gate.paused, v_gate.message,
+           case when v_lost then 'restored' else 'started' end,
+           case when v_lost then 'Redis had lost the line' else 'first visitor' end
+    where not exists (
+        select from gate_change
+        where concert_id = p_concert_id and action = 'restored'
+          and changed_at > clock_timestamp() - make_interval(secs => p_hold_s));
 
-    select max(rate_per_s) into v_rate from (
-        select rate_per_s, lead(changed_at, 1, 'infinity') over (order by id) as until
-        from gate_change where concert_id = p_concert_id) as settings
-    where until > clock_timestamp() - interval '10 s';
+    select coalesce(sum(fastest), 0) into v_rate from (
+        select max(setting.rate_per_s) as fastest
+        from gate_change loss
+        join (select rate_per_s, changed_at, lead(changed_at, 1, 'infinity') over (order by id) as until
+              from gate_change where concert_id = p_concert_id) setting
+          on setting.changed_at <= loss.changed_at and setting.until > loss.changed_at - interval '10 s'
+        where loss.concert_id = p_concert_id and loss.action = 'restored'
+          and loss.changed_at > clock_timestamp() - make_interval(secs => p_pass_life_s)
+        group by loss.id) as losses;
 
     -- A few seconds more than clocks may differ.
     if v_opens_us > microseconds(clock_timestamp() + interval '5 s')
