@@ -11,9 +11,9 @@ from benchmarks.measure import Case
 from benchmarks.requests import FLOORS, STEPS, MakeRequests, Request, get
 from benchmarks.stage import FLOOR_DATABASE, LINE_CONCERT_ID, SHOP_CONCERT_ID, SHOP_SCHEDULE_ID, SQL, Stage
 from booking.platform.redis import Script, redis
+from booking.platform.redis_keys import line_keys, seat_lock_key
 from booking.platform.resources import read_text
 from booking.queue import person_of
-from booking.queue.keys import line_keys
 from booking.queue.line import common_arguments, join_line
 from booking.queue.scripts import script
 from booking.queue.tokens import read_token
@@ -111,7 +111,7 @@ def lua_cases(stage: Stage, calls: int) -> Iterator[Case]:
     waiting = join_line(LINE_CONCERT_ID, person_of(stage.new_user_ids(1)[0]))
     token = read_token(waiting.token)
     line = [*line_keys(LINE_CONCERT_ID), *common_arguments(LINE_CONCERT_ID)]
-    seat = [f"seatlocks:{{s{SHOP_SCHEDULE_ID}}}:{name}" for name in ("__rand_int__", "count", "held:__rand_int__")]
+    seat = [seat_lock_key(SHOP_SCHEDULE_ID, name) for name in ("__rand_int__", "count", "held:__rand_int__")]
 
     def rate(lua: Script, keys: int, words: Sequence[str | float]) -> Callable[[], float]:
         client.execute_command("SCRIPT LOAD", lua.source)

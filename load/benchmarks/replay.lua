@@ -1,8 +1,8 @@
 -- Sends prepared requests one after the other, each thread its own share of them, and prints what came of it as JSON.
 --
--- wrk ... -s replay.lua URL -- FILE THREADS
+-- wrk ... -s replay.lua URL -- FILE THREADS [once]
 -- FILE holds requests as they go over the wire, each after a line with its length in bytes.
--- A thread that has sent its share begins again.
+-- A thread that has sent its share begins again; with "once" it stops when all of its share is answered.
 
 local threads = {}
 function setup(thread)
@@ -23,6 +23,13 @@ function init(args)
     n = n + 1
   end
   file:close()
+  if args[3] == 'once' then
+    local answered = 0
+    function response()
+      answered = answered + 1
+      if answered == #requests then wrk.thread:stop() end
+    end
+  end
   -- One request for everybody.
   if #requests == 0 then
     file = assert(io.open(args[1], 'rb'))

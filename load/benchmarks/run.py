@@ -59,7 +59,7 @@ def _run_group(group: str, stage: Stage, plan: Plan, tell: Callable[[str], None]
             with _localstack(stage, tell) as (api_url, empty_url):
                 return measured(cases.localstack_cases(stage, api_url, empty_url, plan.duration_s))
         case "http":
-            with _gateway(stage, tell) as base_url:
+            with own_gateway(stage, tell) as base_url:
                 return measured(cases.http_cases(stage, base_url, plan.duration_s))
         case "cpu":
             return measured(cases.cpu_cases(stage, _CPU_CALLS))
@@ -86,7 +86,7 @@ def audit(stage_instance: str) -> int:
 
 
 @contextmanager
-def _gateway(stage: Stage, tell: Callable[[str], None]) -> Iterator[str]:
+def own_gateway(stage: Stage, tell: Callable[[str], None]) -> Iterator[str]:
     """A gateway of the benchmarks' own, with the floors; yields its URL."""
     tell("the gateway")
     port = stage.instance.ports["gateway"]  # the instance's own gateway, which has no floors, is not started

@@ -16,9 +16,10 @@ import pg8000.native
 from benchmarks.floors.app import BODY_KEY
 from booking.platform.migrate import migrate
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import Pass, join_line, person_of
-from booking.queue.keys import line_key
+from booking.queue.gate import RATE_PER_S_MAX, change_gate
 from booking.queue.tokens import sign_pass
 from encore_stack.dataset import FULL, load
 from encore_stack.instance import Instance
@@ -36,12 +37,8 @@ LINE_CONCERT_ID = 1
 """The concert that people wait for; the others' seats are sold."""
 SHOP_CONCERT_ID = 2
 SHOP_SCHEDULE_ID = SHOP_CONCERT_ID * 100 + 1
-LINE_LENGTH = 20_000
-
-_GATE = """
-insert into gate_change (concert_id, epoch, state, capacity, rate_per_s, paused, message, reason)
-values (:concert_id, 1, 'open', 1000, 1000000, false, null, 'benchmark')
-"""
+LINE_LENGTH = 100_000
+LINE_RATE_PER_S = 200
 
 
 class Stage:
@@ -129,16 +126,12 @@ class Stage:
 
     def _fill_line(self) -> None:
         """A shop that is full and people who wait for it, so that a join finds what it finds in a rush."""
-        client = redis("queue")
-        waiting = client.zcard(line_key(LINE_CONCERT_ID, "waiting"))
-        if not client.exists(line_key(LINE_CONCERT_ID, "gate")):
-            with closing(self.connection()) as connection:
-                if not connection.run("select 1 from gate_change where concert_id = 1"):
-                    connection.run(_GATE, concert_id=LINE_CONCERT_ID)
+        change_gate(LINE_CONCERT_ID, "rate", RATE_PER_S_MAX, by="scripts/bench")
+        waiting = redis("queue").zcard(line_key(LINE_CONCERT_ID, "waiting"))
         self._say(f"a line of {LINE_LENGTH:,}")
         for user_id in self.new_user_ids(LINE_LENGTH - int(waiting)):
             join_line(LINE_CONCERT_ID, person_of(user_id))
-        client.hset(line_key(LINE_CONCERT_ID, "gate"), "rate", "200")
+        change_gate(LINE_CONCERT_ID, "rate", LINE_RATE_PER_S, by="scripts/bench")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,24 @@ def wrk(base_url: str, requests: Sequence[bytes], connections: int, duration_s: 
 
     Raises ToolError when a request was not answered with 2xx, or too few were prepared.
     """
+    told = _wrk(base_url, requests, connections, duration_s)
+    if once and told["repeated"]:
+        raise ToolError(f"{told['repeated']} requests were sent twice: {len(requests)} are too few")
+    return float(told["requests"] / told["duration_us"] * 1e6)
+
+
+def wrk_all(base_url: str, requests: Sequence[bytes], connections: int, within_s: float) -> None:
+    """Send each request, as fast as ``connections`` allow, until all are answered. The last few may be sent twice.
+
+    Raises ToolError when one was not answered with 2xx, or not all were within the time.
+    """
+    told = _wrk(base_url, requests, connections, within_s, "once")
+    if told["requests"] < len(requests):
+        raise ToolError(f"{told['requests']:,} of {len(requests):,} requests were answered within {within_s:g} s")
+
+
+def _wrk(base_url: str, requests: Sequence[bytes], connections: int, duration_s: float, *how: str) -> dict[str, int]:
+    """What replay.lua told. Raises ToolError when a request was not answered with 2xx."""
     threads = min(THREADS, connections)
     with TemporaryDirectory() as folder:
         file = Path(folder, "requests")
@@ -31,17 +49,15 @@ def wrk(base_url: str, requests: Sequence[bytes], connections: int, duration_s: 
         output = _run(
             [find_program("wrk"), "--threads", str(threads), "--connections", str(connections)],
             ["--duration", f"{max(1, round(duration_s))}s", "--timeout", "10s", "--script", str(REPLAY), base_url],
-            ["--", str(file), str(threads)],
+            ["--", str(file), str(threads), *how],
             timeout_s=duration_s + _MARGIN_S,
         )
-    told = json.loads(output[output.rindex("\n{") :])
+    told: dict[str, int] = json.loads(output[output.rindex("\n{") :])
     if not told["requests"]:
         raise ToolError(f"nothing was answered within {duration_s:g} s")
     if told["refused"] or told["broken"]:
         raise ToolError(f"{told['refused']} of {told['requests']} requests were refused, {told['broken']} broken")
-    if once and told["repeated"]:
-        raise ToolError(f"{told['repeated']} requests were sent twice: {len(requests)} are too few")
-    return float(told["requests"] / told["duration_us"] * 1e6)
+    return told
 
 
 def pgbench(

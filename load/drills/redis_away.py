@@ -19,7 +19,7 @@ from drills.harness.record import LINE_STEPS
 from drills.harness.scene import Scene
 from drills.harness.stage import Gate
 
-CAPACITY, RATE_PER_S = 120, 20
+CAPACITY, RATE_PER_S = 400, 10
 BEFORE_S, AWAY_S, AFTER_S = 15, 60, 30
 BACK_S = 5
 LET_IN_MIN, LET_IN_S = 60, 15
@@ -42,7 +42,7 @@ DRILL = Drill(
     name="redis-away",
     breaks="Redis is held down for a minute",
     # People stay long: those inside when Redis goes look, reserve, give back and pay until it is back.
-    plan=Plan(at_once=500, within_s=5, then_per_s=10, people_max=1_600, stay_s_max=70, think_s_max=2),
+    plan=Plan(at_once=600, within_s=5, then_per_s=10, people_max=1_600, stay_s_max=70, think_s_max=2),
     gate=Gate(CAPACITY, RATE_PER_S),
     incident=incident,
     duration_s=BEFORE_S + AWAY_S + AFTER_S,

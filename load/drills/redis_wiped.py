@@ -8,7 +8,7 @@ overtakes nobody, and at no moment does the shop hold more than its capacity.
 import time
 
 from booking.platform.redis import redis
-from booking.queue.keys import line_key
+from booking.platform.redis_keys import line_key
 from drills.harness.crowd import Plan
 from drills.harness.drill import (
     Bound,
@@ -73,8 +73,8 @@ DRILL = Drill(
     duration_s=BEFORE_S + HOLD_S + AFTER_S,
     felt=Bound("people in the line whom Redis forgot", ">=", FORGOTTEN_MIN, lambda seen: seen.figures.get("forgotten")),
     bounds=(
-        Bound("nobody is let in after the loss for, s", ">=", HOLD_S, _resumed_after_s),
-        Bound("and then somebody after, s", "<=", RESUME_S, _resumed_after_s),
+        Bound("nobody is let in after the loss for", ">=", HOLD_S, _resumed_after_s, "s"),
+        Bound("and then somebody after", "<=", RESUME_S, _resumed_after_s, "s"),
         let_in_after_heal(LET_IN_MIN, LET_IN_S),
         nobody_over_capacity(CAPACITY),
         *nobody_loses_the_place(),

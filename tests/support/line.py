@@ -11,9 +11,9 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key, line_keys
 from booking.queue import admissions, join_line, leave_line, person_of, position, scripts
 from booking.queue.gate import GateChange, change_gate
-from booking.queue.keys import line_key, line_keys
 from booking.queue.line import Turn
 
 _concert_ids = itertools.count(int(time.time()) % 1_000_000 * 1_000)
@@ -43,11 +43,11 @@ class Clock:
         self._concert_ids.append(concert_id)
         self._tell()
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass at once."""
+    def advance(self, seconds: float, *, silent: bool = False) -> None:
+        """Let time pass at once; ``silent``: as it passes while Redis is away and nobody can ask the line anything."""
         self._offset_us += round(seconds * 1_000_000)
         self.now_us += round(seconds * 1_000_000) if self.now_us else 0
-        self._tell()
+        self._tell(silent)
 
     def stop(self) -> None:
         """From now on time passes only by ``advance`` and ``move_to``."""
@@ -59,10 +59,14 @@ class Clock:
         self.now_us = now_us
         self._tell()
 
-    def _tell(self) -> None:
+    def _tell(self, silent: bool = False) -> None:
         said = str(self.now_us) if self.now_us else f"+{self._offset_us}"
+        heard_us = self.now_us or time.time_ns() // 1000 + self._offset_us
         for concert_id in self._concert_ids:
-            redis("queue").set(f"{line_key(concert_id, 'gate')}:test-clock", said, ex=_CLOCK_KEPT_S)
+            gate = line_key(concert_id, "gate")
+            redis("queue").set(f"{gate}:test-clock", said, ex=_CLOCK_KEPT_S)
+            if not silent and redis("queue").exists(gate):
+                redis("queue").hset(gate, "heard_us", str(heard_us))
 
 
 @contextmanager

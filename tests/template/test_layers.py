@@ -41,3 +41,10 @@ def test_a_function_imports_from_its_layers_alone_and_starts_light(function: str
     assert done.returncode == 0, done.stderr
     if function.startswith("step"):
         assert done.stdout.strip() == "", f"{function} imports {done.stdout}"
+
+
+def test_every_functions_import_was_measured() -> None:
+    rows = (PROJECT_DIR / "load" / "cold-start.md").read_text().splitlines()
+    measured = [row.split()[1] for row in rows if row.startswith(("| step", "| on_", "| every_"))]
+
+    assert measured == FUNCTIONS, "scripts/bench --cold-start --rounds 9 makes the table anew"

@@ -25,15 +25,27 @@ _ANSWERS_BEFORE_MIN = 20
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What must hold. ``label`` says what is measured, with its unit; None is measured where there is nothing."""
+    """What must hold. ``label`` says what is measured; None is measured where there is nothing."""
 
     label: str
     comparison: Comparison
     bound: float
     measure: Callable[[Evidence], float | None]
+    unit: str = ""
 
     def __str__(self) -> str:
-        return f"{self.label} {_SIGNS[self.comparison]} {_number(self.bound)}"
+        return f"{self.label}: {self.expected}"
+
+    @property
+    def expected(self) -> str:
+        """The bound in words."""
+        if self.comparison == "<=" and self.bound == 0:
+            return "none"
+        return f"{_SIGNS[self.comparison]} {self.in_words(self.bound)}"
+
+    def in_words(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{_number(value)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +62,8 @@ class Judged:
     @property
     def words(self) -> str:
         """Expected and measured, for people."""
-        measured = "not measured" if self.value is None else _number(self.value)
-        return f"{self.bound.label}: {measured} (must be {_SIGNS[self.bound.comparison]} {_number(self.bound.bound)})"
+        measured = "not measured" if self.value is None else self.bound.in_words(self.value)
+        return f"{self.bound.label}: {measured} (must be {self.bound.expected})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +123,7 @@ def refused_at_all(*steps: str) -> Bound:
 
 def back_within(seconds: float, step: str) -> Bound:
     """The step answers again, for good, so soon after the break."""
-    return Bound(f"{STEPS[step]}: back after the break, s", "<=", seconds, lambda seen: seen.back_after_s(step))
+    return Bound(f"{STEPS[step]}: back after the break", "<=", seconds, lambda seen: seen.back_after_s(step), "s")
 
 
 def back_within_of_heal(seconds: float, step: str) -> Bound:
@@ -121,7 +133,7 @@ def back_within_of_heal(seconds: float, step: str) -> Bound:
         back_s, healed_s = seen.back_after_s(step), seen.moment("heal")
         return None if back_s is None or healed_s is None else max(0.0, seen.broke_s + back_s - healed_s)
 
-    return Bound(f"{STEPS[step]}: back after it is whole, s", "<=", seconds, measure)
+    return Bound(f"{STEPS[step]}: back after it is whole", "<=", seconds, measure, "s")
 
 
 def the_shop_goes_on(answers_min: int) -> list[Bound]:
@@ -131,14 +143,14 @@ def the_shop_goes_on(answers_min: int) -> list[Bound]:
         return float(min(seen.latency((step,), "during").answers for step in SHOP_STEPS))
 
     return [
-        Bound("steps 3 to 7: answers while it was broken, at the step with the fewest", ">=", answers_min, fewest),
-        no_failures(*SHOP_STEPS, name="steps 3 to 7:"),
+        Bound("steps 3 to 7: fewest answers of one while it was broken", ">=", answers_min, fewest),
+        no_failures(*SHOP_STEPS, name="steps 3 to 7"),
     ]
 
 
 def no_failures(*steps: str, name: str) -> Bound:
     """None of these steps is refused or broken, from the break to the end."""
-    return Bound(f"{name} refused or broken", "<=", 0, lambda seen: _count(seen.failures(steps)))
+    return Bound(f"{name}: refused or broken", "<=", 0, lambda seen: _count(seen.failures(steps)))
 
 
 def let_in_after_heal(count: int, within_s: float) -> Bound:

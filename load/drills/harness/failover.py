@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from booking.queue.keys import line_key
+from booking.platform.redis_keys import line_key
 from drills.harness.drill import Bound
 from drills.harness.scene import Scene
 from encore_stack.redis_roles import NoMaster, master_of, role_of

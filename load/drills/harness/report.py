@@ -194,6 +194,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 "label": one.bound.label,
                 "comparison": one.bound.comparison,
                 "bound": one.bound.bound,
+                "unit": one.bound.unit,
                 "measured": one.value,
                 "passed": one.passed,
             }

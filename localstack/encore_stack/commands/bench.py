@@ -26,8 +26,12 @@ def run(arguments: Sequence[str]) -> int:
     from benchmarks.tools import ToolError
 
     options = _parser(GROUPS).parse_args(arguments)
+    if options.line:
+        return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
     if options.cold_start:
         return _print_cold_starts(options.rounds or _ROUNDS)
+    if options.redis:
+        return _print_redis(options.rounds or _ROUNDS)
     plan = Plan(
         groups=options.only or GROUPS,
         match=options.match,
@@ -49,10 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 1
     finally:
-        if not options.keep:
-            _tell("taking the instance down")
-            with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
-                down.run(["--wipe"])
+        _take_down(options.keep)
     settings = {"rounds": plan.rounds, "duration_s": plan.duration_s}
     print(as_json(results, settings) if options.json else as_table(results, earlier))
     print(
@@ -60,6 +61,31 @@ def run(arguments: Sequence[str]) -> int:
         file=sys.stderr,
     )
     return 1 if audited or any(result.fault for result in results) else 0
+
+
+def _measure_line(duration_s: float, *, keep: bool) -> int:
+    from benchmarks.run import audit
+    from benchmarks.tools import ToolError
+    from line.run import measure_line
+
+    try:
+        told = measure_line(duration_s, _tell)
+        _tell("the audit")
+        audited = audit(INSTANCE)
+    except ToolError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+    finally:
+        _take_down(keep)
+    print(told)
+    return 1 if audited else 0
+
+
+def _take_down(keep: bool) -> None:
+    if not keep:
+        _tell("taking the instance down")
+        with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
+            down.run(["--wipe"])
 
 
 def _print_cold_starts(rounds: int) -> int:
@@ -71,6 +97,13 @@ def _print_cold_starts(rounds: int) -> int:
     except ToolError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _print_redis(rounds: int) -> int:
+    from benchmarks.redis_topologies import as_markdown, measure_call_costs, measure_failovers
+
+    print(as_markdown(measure_call_costs(rounds, _tell), measure_failovers(rounds, _tell)))
     return 0
 
 
@@ -102,6 +135,18 @@ def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
         "--cold-start",
         action="store_true",
         help="instead: CPU and memory of each function's import, as the table of load/cold-start.md; needs no stack",
+    )
+    parser.add_argument(
+        "--line",
+        action="store_true",
+        help="instead: what one concert's line bears, as in load/line.md: joins a second over 1 to 128 connections,"
+        " 100,000 people at once, and the polls of 1,000 to 1,000,000 who wait",
+    )
+    parser.add_argument(
+        "--redis",
+        action="store_true",
+        help="instead: CPU of a script call on each Redis topology, and how long failovers take (as many kills as"
+        " rounds), as the tables of load/redis.md; on instances of its own",
     )
     parser.add_argument("--keep", action="store_true", help="leave the instance up: the next run starts at once")
     return parser

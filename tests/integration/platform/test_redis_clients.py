@@ -23,14 +23,8 @@ _KEY = "clients:{c1}:test"
 _SET = Script("redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1]) return 'OK'")
 
 
-@pytest.fixture
-def redis_topology(request: pytest.FixtureRequest) -> str:
-    """Named by the test, ``@runs_on("cluster")``, or none of those that the stack runs."""
-    return str(getattr(request, "param", "single"))
-
-
 def runs_on(topology: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("redis_topology", [topology], indirect=True)
+    return pytest.mark.parametrize("redis_topology", [topology])
 
 
 @pytest.fixture(autouse=True)

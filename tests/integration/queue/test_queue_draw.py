@@ -10,11 +10,11 @@ from booking.catalog import find_concert
 from booking.operations.draw import DrawUncheckable, check_draw, draw_key, order_of
 from booking.platform.postgres import Server, primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import leave_line, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import DrawTooLate, change_gate, show_gate
-from booking.queue.keys import line_key
 from booking.queue.line import SalesNotOpen, TurnOver
 from support.replica import wait_for_replica
 

@@ -11,8 +11,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from booking.platform.redis import RedisAway
+from booking.platform.redis_keys import line_key
 from booking.queue import read_token
-from booking.queue.keys import line_key
 from encore_stack import redis_roles
 from encore_stack.stack import Stack
 from support.redis import FAILING_OVER, end, heal, roles, wait_for_another_master
@@ -141,9 +141,8 @@ def wait_until_it_takes_no_writes(stack: Stack, part: str, key: str) -> None:
     raise AssertionError(f"{part} still takes writes")
 
 
-def test_one_of_three_sentinels_may_be_down(open_line, redis_stack, redis_topology) -> None:
-    if redis_topology != "sentinel":
-        pytest.skip("sentinels are Sentinel's")
+@pytest.mark.parametrize("redis_topology", ["sentinel"])
+def test_one_of_three_sentinels_may_be_down(open_line, redis_stack) -> None:
     line = open_line(capacity=1)
     for name in ("ann", "bob", "eve"):
         line.join(name)

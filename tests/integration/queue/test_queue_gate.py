@@ -4,10 +4,10 @@ import pytest
 
 from booking.platform.postgres import DatabaseAway, primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.queue import leave_line, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import UnusableGateCommand, change_gate, show_gate
-from booking.queue.keys import line_key
 from booking.queue.line import LineClosed, TurnOver, set_gate
 from booking.queue.restore import ConcertUnknown
 

@@ -8,10 +8,10 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import Token, position
 from booking.queue.admissions import copy_admissions
-from booking.queue.keys import line_key
 from booking.queue.line import LineClosed
 from booking.queue.tokens import sign_token
 from support.crowd import Crowd, Visit

@@ -9,11 +9,11 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import RedisAway, redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import leave_line, read_pass, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import show_gate
-from booking.queue.keys import line_key
 from booking.queue.line import TurnOver
 
 

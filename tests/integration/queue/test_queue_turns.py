@@ -7,10 +7,10 @@ import pytest
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import end_turn, leave_line, position, read_pass, read_token, set_sold_out
 from booking.queue.admissions import copy_admissions, keep_lines_moving
-from booking.queue.keys import line_key
 from booking.queue.line import LineClosed, SalesNotOpen, SoldOut, TurnOver, join_line
 from booking.queue.restore import ConcertUnknown
 from booking.queue.tokens import TokenInvalid

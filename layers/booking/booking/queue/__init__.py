@@ -1,7 +1,7 @@
 """The waiting line: who comes next, how many are inside, and the signed papers that prove a person's place.
 
-Redis keeps the line while it moves (``keys``, ``lua/``); Postgres remembers who was let in (``admissions``); a person's
-place lives in the token they hold (``tokens``), so a wiped Redis forgets nobody.
+Redis keeps the line while it moves (``lua/``, ``platform.redis_keys``); Postgres remembers who was let in
+(``admissions``); a person's place lives in the token they hold (``tokens``), so a wiped Redis forgets nobody.
 """
 
 from booking.queue.line import TurnOver, end_turn, join_line, leave_line, position, set_sold_out

@@ -10,9 +10,9 @@ import msgspec
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis, redis_away_refuses
+from booking.platform.redis_keys import line_key
 from booking.platform.resources import read_text
 from booking.queue.ended_turns import free_ended_slots_when_due
-from booking.queue.keys import line_key
 from booking.queue.line import set_gate
 
 _BATCH = 2000

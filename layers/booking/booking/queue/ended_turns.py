@@ -10,8 +10,8 @@ from typing import cast
 
 from booking.platform.postgres import primary
 from booking.platform.redis import redis, redis_away_refuses
+from booking.platform.redis_keys import line_key
 from booking.platform.resources import read_text
-from booking.queue.keys import line_key
 from booking.queue.line import end_turn
 
 _LOOK_EVERY_S = 5.0

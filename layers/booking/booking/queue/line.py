@@ -18,10 +18,10 @@ from redis.exceptions import RedisError
 from booking.platform.postgres import primary
 from booking.platform.problems import Conflict, Gone, Refusal, Unavailable
 from booking.platform.redis import RedisAway, redis, redis_away_refuses
+from booking.platform.redis_keys import line_keys
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.platform.telemetry import logger
-from booking.queue.keys import line_keys
 from booking.queue.restore import restore_line
 from booking.queue.scripts import script
 from booking.queue.tokens import Pass, Token, read_token, sign_pass, sign_token

@@ -11,8 +11,8 @@ from typing import Any
 from booking.platform.postgres import primary
 from booking.platform.problems import NotFound
 from booking.platform.redis import redis, redis_away_refuses
+from booking.platform.redis_keys import line_key, line_keys
 from booking.platform.settings import settings
-from booking.queue.keys import line_key, line_keys
 from booking.queue.scripts import script
 
 _OPEN_LINE = "select open_line(:concert_id, :pass_life_s, :hold_s)"

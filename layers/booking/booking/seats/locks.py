@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from redis.exceptions import RedisError
 
 from booking.platform.redis import Call, Script, redis, run_together
+from booking.platform.redis_keys import seat_lock_key
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.platform.telemetry import count
@@ -41,11 +42,11 @@ class SeatLocks:
 
     def keys(self, *more: str) -> list[str]:
         """The locks' keys and more of the same schedule; all share a hash tag, so one script may touch them."""
-        return [f"seatlocks:{{s{self.schedule_id}}}:{name}" for name in (*self.numbers, *more)]
+        return [seat_lock_key(self.schedule_id, str(name)) for name in (*self.numbers, *more)]
 
     @property
     def mark(self) -> str:
-        """The key that remembers that this attempt has held its seats."""
+        """The name of the key that remembers that this attempt has held its seats."""
         return f"held:{self.owner}"
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from booking.platform.redis import Call, Script, packed_command, redis, run_together
+from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
 from booking.platform.telemetry import count
 
@@ -68,7 +69,7 @@ def find_seat_map(schedule_id: int, read: Callable[[int], Reading | None]) -> Se
 
     One reader at a time fills the cache; the others wait for it a moment and then read by themselves.
     """
-    keys = _keys(schedule_id)
+    keys = seat_map_keys(schedule_id)
     try:
         kept = redis("cache").execute_packed(keys[0], packed_command("GET", keys[0]))
         if kept is not None:
@@ -91,13 +92,7 @@ def seats_changed(schedule_ids: Iterable[int]) -> None:
 
 def change_of(schedule_id: int) -> Call:
     """What ``seats_changed`` sends for one schedule, for who has more to send to Redis at that moment."""
-    return Call("cache", _CHANGE, _keys(schedule_id)[:2], [_MARKER_KEPT_MS])
-
-
-def _keys(schedule_id: int) -> list[str]:
-    """Map, marker, the reader's lock. The hash tag is that of the schedule's seat locks."""
-    tag = f"seatmap:{{s{schedule_id}}}:"
-    return [tag + "map", tag + "marker", tag + "reader"]
+    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS])
 
 
 def _wait_or_claim(keys: list[str]) -> bytes | _Refill:

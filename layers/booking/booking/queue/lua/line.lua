@@ -1,7 +1,7 @@
 -- What all scripts of the waiting line share. Sent in front of each of them (scripts.py).
 --
 -- KEYS  1 gate  2 waiting  3 seen  4 inside  5 passes  6 over  7 returned  8 admissions  9 away  10 restoring
---       (keys.py says what each holds)
+--       (platform/redis_keys.py says what each holds)
 -- ARGV  1 concert id  2 claim window, s  3 life of a claimed pass, s  4 polls a second that the whole line may make
 --       The scripts number their own arguments from 5.
 --
@@ -48,6 +48,10 @@ local CLOSED_INTERVAL_S = 30
 local OPENING_SPREAD_S = 5
 -- How late people may come to the poll that they were told to make.
 local GRACE_US = 10 * SECOND
+-- Nobody has asked for so long, the background loop neither, which asks each second: Redis was away.
+local SILENCE_US = 5 * SECOND
+-- After a silence nobody is let in for so long: people were told to ask again after 2 s (RedisAway).
+local RETURN_HOLD_US = 5 * SECOND
 -- Every place that a draw gives is below, every place from a clock above (since 2005).
 local DRAWN_BELOW = 2 ^ 50
 
@@ -61,7 +65,7 @@ end
 local function read_gate()
   local v = redis.call('HMGET', GATE, 'state', 'message', 'epoch', 'capacity', 'rate', 'paused', 'opens_us', 'hold_us',
     'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'measured',
-    'lapse_us', 'change_id', 'seed')
+    'lapse_us', 'change_id', 'seed', 'heard_us')
   if not v[1] then return nil end
   return {
     state = v[1], message = v[2] or '', epoch = tonumber(v[3]), capacity = tonumber(v[4]), rate = tonumber(v[5]),
@@ -69,7 +73,8 @@ local function read_gate()
     sold_out = tonumber(v[9] or 0), last_place = tonumber(v[10] or 0), number = tonumber(v[11] or 0),
     tokens = tonumber(v[12] or 0), tokens_us = tonumber(v[13] or 0), speed_sum = tonumber(v[14] or 0),
     speed_weight = tonumber(v[15] or 0), speed_us = tonumber(v[16] or 0), measured = tonumber(v[17] or 0),
-    lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), seed = v[20] or '', changed = {},
+    lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), seed = v[20] or '',
+    heard_us = tonumber(v[21] or 0), changed = {},
   }
 end
 
@@ -150,7 +155,8 @@ end
 
 -- When to poll again: at 0.7 of the shortest time in which the turn can come, from 1 s to INTERVAL_MAX_S, all stretched by
 -- the same factor when the whole line would exceed its polls a second; but in a line that moves, before the turn comes.
--- Jitter (0..1) only lengthens, so it keeps the budget.
+-- Jitter (0..1) only lengthens, so it keeps the budget; but those who are so far back that all are told the same spread
+-- over the whole of that time, both ways: whoever joined in one second would else poll in one second.
 local function poll_interval_ms(gate, ahead, total, expected, jitter)
   local rate = math.max(gate.rate, 1)
   local near, far = rate / 0.7, INTERVAL_MAX_S * rate / 0.7
@@ -158,9 +164,11 @@ local function poll_interval_ms(gate, ahead, total, expected, jitter)
   if total > near then polls_per_s = near * (1 + math.log(math.min(total, far) / near)) end
   if total > far then polls_per_s = polls_per_s + (total - far) / INTERVAL_MAX_S end
   local stretch = math.max(1, polls_per_s / POLLS_PER_S_MAX)
-  local interval_s = math.min(math.max(1, 0.7 * (ahead + 1) / rate), INTERVAL_MAX_S) * stretch
-  if expected and interval_s > 0.8 * expected then interval_s = math.max(1, 0.8 * expected) end
-  return math.floor(interval_s * (1 + 0.2 * jitter) * 1000 + 0.5)
+  local longer, distance_s = 1 + 0.2 * jitter, math.max(1, 0.7 * (ahead + 1) / rate)
+  local interval_s = distance_s * stretch * longer
+  if distance_s > INTERVAL_MAX_S then interval_s = INTERVAL_MAX_S * stretch * (0.5 + jitter) end
+  if expected then interval_s = math.min(interval_s, math.max(1, 0.8 * expected) * longer) end
+  return math.floor(interval_s * 1000 + 0.5)
 end
 
 -- When so many people need not poll for their own sake: as often as that, or as rarely as the budget asks for.
@@ -210,10 +218,35 @@ local function end_turn_inside(gate, person, reason, ended_us)
     'ended_after', text(gate.number))
 end
 
+-- Nobody loses anything by a Redis that was away. Who had just been let in could not fetch the pass: the claim window
+-- begins anew. Who waited could not poll: nobody is let in until they have had the time to, or the first to come back
+-- would pass over everybody in front.
+local function make_up_for_silence(gate, now)
+  local let_in_last = redis.call('ZRANGEBYSCORE', INSIDE, '-inf', text(now + CLAIM_WINDOW_US))
+  for _, person in ipairs(let_in_last) do
+    local pass = read_pass(person)
+    if pass and not pass.claimed then redis.call('ZADD', INSIDE, text(now + CLAIM_WINDOW_US), person) end
+  end
+  if redis.call('ZCARD', WAITING) > 0 then
+    change(gate, 'hold_us', math.max(gate.hold_us, now + RETURN_HOLD_US))
+    change(gate, 'tokens', 0)
+    change(gate, 'tokens_us', gate.hold_us)
+  end
+end
+
+-- Notes, to the second, that the line was asked.
+local function hear(gate, now)
+  local silence_us = now - gate.heard_us
+  if silence_us < SECOND then return end
+  if gate.heard_us > 0 and silence_us > SILENCE_US then make_up_for_silence(gate, now) end
+  change(gate, 'heard_us', now)
+end
+
 -- Ends the turns whose lease has run out: that of the calling person surely, of the others up to the limit.
 -- Nothing is looked for before gate.lapse_us: no lease inside ends earlier. A lease that was made longer leaves it as it
 -- is, and the next look moves it on; only admit() can make it earlier.
 local function expire_leases(gate, now, caller)
+  hear(gate, now)
   if now < gate.lapse_us then return end
   local lapsed = redis.call('ZRANGEBYSCORE', INSIDE, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, ENDINGS_MAX)
   for i = 1, #lapsed, 2 do end_turn_inside(gate, lapsed[i], 'lapsed', tonumber(lapsed[i + 1])) end

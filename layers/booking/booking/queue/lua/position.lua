@@ -11,15 +11,18 @@ local person, jitter, place = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 
 if tonumber(ARGV[8]) ~= gate.epoch then return { 'OVER', 'epoch' } end
 expire_leases(gate, now, person)
-local over, reason = read_over(person)
-if over and place <= over then return { 'OVER', reason } end
+-- Most who ask stand in the line at the very place that their token tells: then that turn is neither over nor inside.
+local stands_at, pass = tonumber(redis.call('ZSCORE', WAITING, person) or false), nil
+if stands_at ~= place then
+  local over, reason = read_over(person)
+  if over and place <= over then return { 'OVER', reason } end
+  pass = read_pass(person)
+end
 
-local pass = read_pass(person)
 if not pass then
   if gate.state ~= 'open' then return answer_closed(gate, person, now, jitter) end
   if gate.sold_out == 1 then return { 'SOLD_OUT', gate.epoch, place } end
   if place > gate.last_place then change(gate, 'last_place', place) end
-  local stands_at = tonumber(redis.call('ZSCORE', WAITING, person) or false)
   local place_there = place_in_line(gate, person, place)
   if now < gate.opens_us and gate.seed ~= '' then
     if not stands_at then redis.call('ZADD', WAITING, text(place_there), person) end

@@ -25,8 +25,8 @@ if newest then
 end
 
 local gate = read_gate()
--- Before the opening nobody has to be there.
-if now >= gate.opens_us then
+-- Before the opening nobody has to be there, and while the line is held people are coming back.
+if now >= gate.opens_us and now >= gate.hold_us then
   local absent = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(now - GRACE_US), 'LIMIT', 0, ABSENT_SWEPT_MAX)
   for _, person in ipairs(absent) do
     local place = redis.call('ZSCORE', WAITING, person)

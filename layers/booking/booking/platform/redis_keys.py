@@ -1,0 +1,79 @@
+"""Every Redis key there is, with its hash tag.
+
+All keys that one script touches carry the same hash tag, the part in braces: so it runs on one node of a Redis Cluster.
+A hot concert is therefore one slot; its schedules' locks and maps lie in others. A person is the 22 characters of
+``people.person_of``. A place is a whole number of microseconds, an expiry or a deadline a Unix time in microseconds.
+
+``line:{c<concert id>}:<name>``, at the endpoint ``queue``. Without them the line is restored from Postgres and from the
+tokens of its people.
+
+========== ====== ==================================================================================================
+gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; seed: of a draw, hidden
+                  until it opens; change_id: the row of gate_change that they are from) and counters (last_place,
+                  number, the rate's tokens, the measured pace, lapse_us: before then no turn inside lapses,
+                  heard_us: when the line was last asked anything); its absence means REBUILD
+waiting    ZSET   person → place; who was collected for a draw → 50 bits of a hash of its seed and the person, below
+                  every place taken from the clock
+seen       ZSET   person waiting → when they were told to poll next; 10 s later they count as absent
+inside     ZSET   person → when the turn lapses; ``phantom:<n>`` stands for somebody whom a lost Redis may have let in
+passes     HASH   person inside → ``<pass id> <admission number> <place> <claimed 0|1>``
+over       HASH   person → ``<highest place whose turn is over> <reason>``
+returned   HASH   person waiting who came back to an earlier place → the admission number at that moment
+admissions STREAM what the copy to Postgres has not stored yet: type admit | claim | end
+away       ZSET   person who was passed over, not being there → the place kept for them
+restoring  STRING held by the one handler that restores the line from Postgres, for at most 5 s
+========== ====== ==================================================================================================
+
+``seatlocks:{s<schedule id>}:<name>``, at the endpoint ``locks``. Without them every sale is still exact, only dearer.
+
+============== ====== ==============================================================================================
+<seat number>  STRING the attempt that is buying this seat just now; expires after ``seat_lock_ttl_ms``
+count          STRING how often seats of this schedule have been locked
+held:<attempt> STRING this attempt has held its seats: its retries go past the locks; expires after 24 h
+============== ====== ==============================================================================================
+
+``seatmap:{s<schedule id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
+
+========== ====== ==================================================================================================
+map        STRING ``<concert id> <ETag> <body>`` of the schedule's seat map; expires within 30 s
+marker     STRING moves with every change of a seat: a map that was read before is not stored; expires after 10 minutes
+reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
+========== ====== ==================================================================================================
+"""
+
+from functools import lru_cache
+
+LINE_NAMES = (
+    "gate",
+    "waiting",
+    "seen",
+    "inside",
+    "passes",
+    "over",
+    "returned",
+    "admissions",
+    "away",
+    "restoring",
+)
+"""In the order in which every script of the line takes its KEYS."""
+
+
+def line_key(concert_id: int, name: str) -> str:
+    """The key ``name`` (one of ``LINE_NAMES``) of a concert's line."""
+    return f"line:{{c{concert_id}}}:{name}"
+
+
+@lru_cache(maxsize=1024)
+def line_keys(concert_id: int) -> tuple[str, ...]:
+    """All keys of a concert's line, in the order of ``LINE_NAMES``."""
+    return tuple(line_key(concert_id, name) for name in LINE_NAMES)
+
+
+def seat_lock_key(schedule_id: int, name: str) -> str:
+    """The key ``name`` (a seat's number, or one of the names above) of a schedule's locks."""
+    return f"seatlocks:{{s{schedule_id}}}:{name}"
+
+
+def seat_map_keys(schedule_id: int) -> list[str]:
+    """Map, marker, the reader's lock."""
+    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "marker", "reader")]

@@ -1,0 +1,92 @@
+"""Redis was away and has kept its data: for a while nobody could ask the line anything, and nobody loses by it."""
+
+from booking.platform.redis import redis
+from booking.platform.redis_keys import line_key
+from booking.queue import read_pass
+from booking.queue.admissions import keep_lines_moving
+
+PASS_LIFE_S = 600
+
+
+def let_in_next(line) -> None:
+    """The background loop lets in whoever is next, who has not fetched the pass yet."""
+    keep_lines_moving()
+    assert redis("queue").hlen(line_key(line.concert_id, "passes")) == line.inside()
+
+
+def test_who_was_let_in_just_before_can_still_fetch_the_pass(open_line, clock):
+    line = open_line(capacity=1)
+    line.join("ann")
+    line.join("bob")
+    line.leave("ann")
+    let_in_next(line)
+    clock.advance(70, silent=True)
+
+    assert line.poll("bob").state == "admitted"
+
+
+def test_a_pass_that_nobody_fetches_lapses_a_claim_window_after_the_silence(open_line, clock):
+    line = open_line(capacity=1)
+    line.join("ann")
+    line.join("bob")
+    line.leave("ann")
+    let_in_next(line)
+    clock.advance(70, silent=True)
+    line.join("cid")
+    clock.advance(59)
+    assert line.poll("cid").state == "waiting"
+    clock.advance(2)
+
+    assert line.poll("cid").state == "admitted"
+
+
+def test_a_claimed_pass_does_not_live_longer(open_line, clock):
+    line = open_line(capacity=1)
+    before = read_pass(line.join("ann").shop_pass)
+    clock.advance(300, silent=True)
+
+    assert read_pass(line.poll("ann").shop_pass) == before
+
+
+def test_the_first_to_come_back_passes_over_nobody(open_line, clock):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid", "dee"):
+        line.join(name)
+    clock.advance(PASS_LIFE_S + 1, silent=True)  # so there is room for the first to come back
+    assert line.poll("dee").state == "waiting"
+    keep_lines_moving()
+    clock.advance(2)
+    assert [line.poll(name).ahead for name in ("cid", "bob")] == [1, 0]
+    clock.advance(4)
+
+    assert line.poll("dee").state == "waiting"
+    assert line.poll("bob").state == "admitted"
+
+
+def test_who_does_not_come_back_is_passed_over_after_the_hold(open_line, clock):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    clock.advance(PASS_LIFE_S + 1, silent=True)
+    line.poll("cid")
+    clock.advance(6)
+
+    assert line.poll("cid").state == "admitted"
+
+
+def test_a_line_that_nobody_waited_in_is_not_held(open_line, clock):
+    line = open_line()
+    line.join("ann")
+    clock.advance(60, silent=True)
+
+    assert line.join("bob").state == "admitted"
+
+
+def test_a_few_seconds_are_no_silence(open_line, clock):
+    line = open_line(capacity=1)
+    line.join("ann")
+    line.join("bob")
+    clock.advance(PASS_LIFE_S - 1)
+    clock.advance(4, silent=True)
+
+    assert line.poll("bob").state == "admitted"
