@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from encore_stack import redis_roles
@@ -75,3 +78,16 @@ def wait_for_another_master(stack: Stack, lost: str, key: str = "") -> str:
 def roles(stack: Stack) -> dict[str, str | None]:
     """The master of each server; None: it is one."""
     return {name: redis_roles.role_of(stack.instance, name).master for name in stack.instance.redis_servers}
+
+
+def start_server(processes: ExitStack, folder: Path, lines: Sequence[str], *, sentinel: bool = False) -> None:
+    """Start a server of the test's own with these settings; return when it takes connections."""
+    folder.mkdir()
+    file = folder / "redis.conf"
+    file.write_text("\n".join(["bind 127.0.0.1", f"dir {folder}", 'save ""', *lines, ""]))
+    command = ["redis-server", str(file), *(["--sentinel"] if sentinel else [])]
+    process = processes.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    processes.callback(process.kill)
+    assert process.stdout is not None
+    ready = "Sentinel ID is" if sentinel else "Ready to accept connections"
+    assert any(ready in line for line in process.stdout), f"it ended: {process.wait()}"
