@@ -247,7 +247,7 @@ def test_the_whole_line_stays_in_its_budget_while_nobody_moves(open_line, waitin
             token = Token(line.concert_id, f"p{rank:021d}", 2**50 + rank, 1, int(time.time()) + 60)
             turn = position(sign_token(token))
             assert turn.position == rank + 1
-            assert 1 <= turn.poll_after_ms / 1000 <= 300 * 1.2
+            assert 1 <= turn.poll_after_ms / 1000 <= 300 * 1.5  # who is that far back is spread both ways
             per_s += (high - low) / (turn.poll_after_ms / 1000)
     assert per_s <= budget
     assert per_s > min(waiting, rate_per_s) / 2  # the front is asked to come often enough to be there

@@ -17,6 +17,7 @@ from booking.payment.gateways import Gateway
 from booking.payment.problems import PaymentDeclined
 from booking.platform.postgres import Server, primary
 from booking.platform.redis import Script, redis
+from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
 from booking.seats import seat_map, seat_map_cache
 from booking.seats.holds import expire_holds
@@ -469,7 +470,7 @@ def test_readers_wait_a_moment_only_for_one_that_has_died(shop: Shop, count_trip
 
 
 def test_a_dead_readers_lock_ends_by_itself(shop: Shop) -> None:
-    claimed = seat_map_cache._wait_or_claim(seat_map_cache._keys(shop.concert_id))
+    claimed = seat_map_cache._wait_or_claim(seat_map_keys(shop.concert_id))
 
     assert isinstance(claimed, seat_map_cache._Refill)
     assert 0 < redis("cache").pttl(key(shop, "reader")) <= 1_000
