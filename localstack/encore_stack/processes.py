@@ -71,3 +71,11 @@ def _self_and_ancestors() -> set[int]:
         pids.add(pid)
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return pids
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process that has not ended; one that its parent has not noticed to be dead does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False

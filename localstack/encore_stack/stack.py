@@ -12,7 +12,7 @@ from threading import Event
 from encore_stack.instance import REDIS_PARTS, SENTINELS, BadInstance, Instance
 from encore_stack.parts import PART_NAMES, PARTS, Part, PartError, Unhealthy, part_named, with_needs
 from encore_stack.ports import DEFAULT_PORTS, HOST, PortClaims, choose_ports, port_owner
-from encore_stack.processes import end_strays, find_strays
+from encore_stack.processes import end_strays, find_strays, is_alive
 from encore_stack.supervisor import FATAL, RUNNING, STOPPED, Supervisor
 
 _POLL_S = 0.05
@@ -135,7 +135,8 @@ class Stack:
         """Whether it had to be started."""
         process = self.supervisor.processes().get(part.name)
         self.instance.held_file(part.name).unlink(missing_ok=True)
-        must_start = process is None or process.state not in (RUNNING, "STARTING")
+        # The supervisor may not have noticed yet that it has been killed.
+        must_start = process is None or process.state not in (RUNNING, "STARTING") or not is_alive(process.pid)
         if must_start:
             self.supervisor.stop_part(part.name)  # or it goes on trying with what was wrong
             try:

@@ -80,6 +80,17 @@ def roles(stack: Stack) -> dict[str, str | None]:
     return {name: redis_roles.role_of(stack.instance, name).master for name in stack.instance.redis_servers}
 
 
+def settled_roles(stack: Stack) -> dict[str, str | None]:
+    """As ``roles``, once every replica follows a master: after a failover some still follow who was replaced."""
+    deadline_s = time.monotonic() + _WAIT_S_MAX
+    while time.monotonic() < deadline_s:
+        found = roles(stack)
+        if all(found[master] is None for master in found.values() if master is not None):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"the servers' roles do not settle: {found}")
+
+
 def start_server(processes: ExitStack, folder: Path, lines: Sequence[str], *, sentinel: bool = False) -> None:
     """Start a server of the test's own with these settings; return when it takes connections."""
     folder.mkdir()

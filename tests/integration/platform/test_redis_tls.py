@@ -71,8 +71,10 @@ def test_sentinel(certificate: Path, start: Callable[..., int], use_settings: Ca
     assert ask(url, use_settings) == b"spoken"
 
 
-def test_cluster(certificate: Path, start: Callable[..., int], use_settings: Callable[..., None]) -> None:
-    port = start("cluster-enabled yes")
+def test_cluster(
+    certificate: Path, start: Callable[..., int], free_port: Callable[[], int], use_settings: Callable[..., None]
+) -> None:
+    port = start("cluster-enabled yes", f"cluster-port {free_port()}")
     with Redis("127.0.0.1", port, ssl=True, ssl_ca_certs=str(certificate)) as node:
         node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
     use_settings(redis_timeout_s=20)  # a node that starts answers after two seconds

@@ -113,6 +113,8 @@ class Model:
         return sorted(self.waiting, key=lambda person: self.waiting[person])
 
     def sweep(self) -> None:
+        if self.now_us < self.held_until_us:  # people are still coming back
+            return
         for person in self.line():
             if self.due_us[person] < self.now_us - GRACE_US:
                 self.away[person] = self.waiting.pop(person)
