@@ -183,8 +183,10 @@ def common_arguments(concert_id: int) -> list[str | float]:
 def _ask(name: str, concert_id: int, *args: str | float) -> list[Any]:
     """Run a script, restoring the line where Redis has none. Raises RedisAway when that did not help."""
     for _ in range(_RESTORING_TRIES):
-        with redis_away_refuses():
+        try:  # as redis_away_refuses does, without its context manager: every join and poll comes by here
             reply = _run(name, concert_id, *args)
+        except RedisError as fault:
+            raise RedisAway(retry_after_s=2) from fault
         if reply[0] == b"REBUILD":
             restore_line(concert_id, common_arguments(concert_id))
         elif reply[0] == b"RESTORING":
