@@ -273,3 +273,36 @@ def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line):
     )  # they were told to come back after 30 to 36 s; a poll is expected from 10 s before to 10 s after
     line.gate("open")
     assert (line.poll("bob").state, line.poll("cid").position) == ("admitted", 1)
+
+
+def test_the_first_to_come_back_to_a_line_that_reopens_pass_over_nobody(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    for name in ("bob", "cid"):
+        with pytest.raises(LineClosed) as told:
+            line.poll(name)
+        assert told.value.retry_after_s >= 30
+    line.leave("ann")
+    line.clock.advance(5)
+    line.gate("open")
+    assert (line.poll("cid").state, line.inside()) == ("waiting", 1)
+    line.clock.advance(30)
+    assert line.poll("bob").state == "admitted"
+
+
+def test_who_does_not_come_back_to_a_line_that_reopens_keeps_a_slot_no_longer_than_the_claim_window(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    for name in ("bob", "cid"):
+        with pytest.raises(LineClosed):
+            line.poll(name)
+    line.leave("ann")
+    line.gate("open")
+    line.clock.advance(59)
+    assert line.poll("cid").state == "waiting"
+    line.clock.advance(2)
+    assert line.poll("cid").state == "admitted"

@@ -158,6 +158,18 @@ def test_a_budget_that_stretches_the_polls_is_kept_and_loses_nobody_a_turn(crowd
     assert max(per_s) > 10  # the line was long enough for it to matter
 
 
+def test_a_line_that_was_closed_for_a_while_goes_on_in_order(crowd_at):
+    crowd = crowd_at(capacity=60, rate_per_s=10)
+    people(crowd, count=400, within_s=20, stays_s=(5, 30))
+    crowd.at(60, lambda: crowd.turn_gate("close"))
+    crowd.at(75, lambda: crowd.turn_gate("open"))
+    crowd.run(until_s=500)
+    everybody_came_in(crowd)
+    assert sum(told["entered_after"] > 0 for told in crowd.line.admissions()) == 0  # nobody was passed over
+    places = [told["place"] for told in crowd.line.admissions()]
+    assert places == sorted(places)
+
+
 # ---- people who do not come back ----
 
 

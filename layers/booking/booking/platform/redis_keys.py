@@ -11,7 +11,8 @@ tokens of its people.
 gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; seed: of a draw, hidden
                   until it opens; change_id: the row of gate_change that they are from) and counters (last_place,
                   number, the rate's tokens, the measured pace, lapse_us: before then no turn inside lapses,
-                  heard_us: when the line was last asked anything); its absence means REBUILD
+                  heard_us: when the line was last asked anything, returning_us: until when people come back whom
+                  it sent away while it was closed); its absence means REBUILD
 waiting    ZSET   person → place; who was collected for a draw → 50 bits of a hash of its seed and the person, below
                   every place taken from the clock
 seen       ZSET   person waiting → when they were told to poll next; 10 s later they count as absent

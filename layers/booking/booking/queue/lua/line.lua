@@ -65,7 +65,7 @@ end
 local function read_gate()
   local v = redis.call('HMGET', GATE, 'state', 'message', 'epoch', 'capacity', 'rate', 'paused', 'opens_us', 'hold_us',
     'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'measured',
-    'lapse_us', 'change_id', 'seed', 'heard_us')
+    'lapse_us', 'change_id', 'seed', 'heard_us', 'returning_us')
   if not v[1] then return nil end
   return {
     state = v[1], message = v[2] or '', epoch = tonumber(v[3]), capacity = tonumber(v[4]), rate = tonumber(v[5]),
@@ -74,7 +74,7 @@ local function read_gate()
     tokens = tonumber(v[12] or 0), tokens_us = tonumber(v[13] or 0), speed_sum = tonumber(v[14] or 0),
     speed_weight = tonumber(v[15] or 0), speed_us = tonumber(v[16] or 0), measured = tonumber(v[17] or 0),
     lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), seed = v[20] or '',
-    heard_us = tonumber(v[21] or 0), changed = {},
+    heard_us = tonumber(v[21] or 0), returning_us = tonumber(v[22] or 0), changed = {},
   }
 end
 
@@ -318,12 +318,14 @@ local function admit(gate, person, place, now)
 end
 
 -- Whether somebody at the head is taken to be here: the poll that they were told to make is due about now. Who is not here
--- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. For a
--- drawn place it waits as long as a pass is kept to be claimed: all who were collected poll soon after the opening.
-local function is_here(person, place, now, caller)
+-- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. It
+-- waits as long as a pass is kept to be claimed for a drawn place, as all who were collected poll soon after the opening,
+-- and for those whom a closed line has sent away for a while, or the first to come back would pass over them.
+local function is_here(gate, person, place, now, caller)
   if person == caller then return true end
   local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)
-  local wait_us = place < DRAWN_BELOW and CLAIM_WINDOW_US - GRACE_US or GRACE_US
+  local patient = place < DRAWN_BELOW or now < gate.returning_us
+  local wait_us = patient and CLAIM_WINDOW_US - GRACE_US or GRACE_US
   return now <= due + GRACE_US and due <= now + wait_us
 end
 
@@ -343,7 +345,7 @@ local function let_in(gate, now, caller)
       local head = redis.call('ZRANGE', WAITING, 0, math.min(limit - admitted, ABSENT_MAX) - 1, 'WITHSCORES')
       for i = 1, #head, 2 do
         local person, place = head[i], tonumber(head[i + 1])
-        if is_here(person, place, now, caller) then
+        if is_here(gate, person, place, now, caller) then
           local pass = admit(gate, person, place, now)
           if person == caller then callers_pass = pass end
           admitted = admitted + 1
@@ -412,6 +414,11 @@ local function answer_collected(gate, person, place, now, created, jitter)
   write_gate(gate)
   local numbers = string.format('%d %.0f %d %.0f %d', gate.epoch, place, interval_ms, gate.opens_us, created)
   return { 'COLLECTED', numbers, gate.message }
+end
+
+-- A line that opens again: until when those come back who were told to while it was closed.
+local function await_return(gate, now)
+  change(gate, 'returning_us', now + 1000 * spread_ms(redis.call('ZCARD', WAITING), CLOSED_INTERVAL_S, 1))
 end
 
 -- For somebody at a closed line, whether they stand in it or not.
