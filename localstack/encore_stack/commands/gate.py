@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
             return _show(options.concert, as_json=options.json)
         change = change_gate(options.concert, options.action, options.value, by=_who(), reason=options.reason)
     except UnusableGateCommand as refused:
-        print(f"error: {options.action}: {refused.detail}", file=sys.stderr)
+        print(f"error: {refused.detail}", file=sys.stderr)
         return 2
     except DatabaseAway as fault:
         print(f"error: {fault}; is the stack up? see scripts/status", file=sys.stderr)

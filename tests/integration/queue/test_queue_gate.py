@@ -275,6 +275,25 @@ def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line):
     assert (line.poll("bob").state, line.poll("cid").position) == ("admitted", 1)
 
 
+@pytest.mark.parametrize(
+    ("action", "value", "words"),
+    [
+        ("capacity", None, "capacity: needs a value, a whole number from 0 to 1,000,000"),
+        ("capacity", "1.5", "capacity: must be a whole number from 0 to 1,000,000, not '1.5'"),
+        ("rate", None, "rate: needs a value, people a second from 0 to 100,000"),
+        ("rate", "1_0", "rate: must be people a second from 0 to 100,000, not '1_0'"),
+        ("rate", "٣", "rate: must be people a second from 0 to 100,000, not '٣'"),
+        ("rate", 0.0004, "rate: the slowest is 0.001 a second, or 0 for nobody, not 0.0004"),
+        ("pause", "now", "pause: takes no value, and 'now' was given"),
+        ("message", "a\nb", "message: must be one line of at most 200 characters"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_told_as_it_should_be(open_line, action, value, words):
+    with pytest.raises(UnusableGateCommand) as refused:
+        open_line().gate(action, value)
+    assert refused.value.detail == words
+
+
 def test_the_first_to_come_back_to_a_line_that_reopens_pass_over_nobody(open_line):
     line = open_line(capacity=1)
     for name in ("ann", "bob", "cid"):
