@@ -52,7 +52,7 @@ class TurnOver(Gone):
 
 
 class LineClosed(Unavailable):
-    """The waiting line is closed; your place is kept."""
+    """The waiting line is closed; places are kept."""
 
     slug = "line-closed"
 
