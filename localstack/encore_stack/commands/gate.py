@@ -24,6 +24,7 @@ from booking.queue.gate import (
     change_gate,
     show_gate,
 )
+from encore_stack.arguments import concert_id
 from encore_stack.instance import Instance, function_environment
 
 _HELP = f"""\
@@ -216,15 +217,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", metavar="ACTION", choices=["show", *ACTIONS], help="one of these")
-    parser.add_argument("concert", metavar="CONCERT", type=_concert_id, help="the concert's id")
+    parser.add_argument("concert", metavar="CONCERT", type=concert_id, help="the concert's id")
     parser.add_argument("value", metavar="VALUE", nargs="?", help="of capacity, rate, message")
     parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the change")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--yes", action="store_true", help="do what throws people out")
     return parser
-
-
-def _concert_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no concert's id")

@@ -1,13 +1,13 @@
 """Draw mode: people are collected before the opening, and a hidden seed orders them at that moment."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from pg8000.exceptions import DatabaseError
 
 from booking.catalog import find_concert
-from booking.operations.draw import DrawUncheckable, check_draw, draw_key, order_of
+from booking.operations.draw import DrawCheck, DrawUncheckable, check_draw, draw_key, order_of
 from booking.platform.postgres import Server, primary
 from booking.platform.redis import redis
 from booking.platform.redis_keys import line_key
@@ -332,15 +332,20 @@ def test_a_draw_needs_time_before_the_opening(open_line, opens_in_s):
 
 
 @pytest.fixture
-def check(open_draw) -> Callable[..., list[str]]:
+def whole_check() -> Iterator[Callable[..., DrawCheck]]:
     server = Server(settings().database_url)
 
-    def faults(line, **known):
+    def checked(line, **known):
         copy_admissions()
-        return [fault for _, fault in check_draw(server, line.concert_id, **known).faults]
+        return check_draw(server, line.concert_id, **known)
 
-    yield faults
+    yield checked
     server.close()
+
+
+@pytest.fixture
+def check(whole_check) -> Callable[..., list[str]]:
+    return lambda line, **known: [fault for _, fault in whole_check(line, **known).faults]
 
 
 @pytest.fixture
@@ -369,6 +374,16 @@ def test_the_record_agrees_with_the_seed(a_sale, check):
     assert check(a_sale) == []
     assert check(a_sale, people=people) == []
     assert check(a_sale, people=people, published_hash=find_concert(a_sale.concert_id)["draw"]["seed_hash"]) == []
+
+
+def test_who_was_not_there_at_their_turn_is_counted(a_sale, whole_check):
+    people = [a_sale.person(name) for name in NAMES]
+    check = whole_check(a_sale, people=people)
+    assert (check.late, check.missing) == (1, 0)  # who waits behind everybody let in has missed nothing
+    seed, last_key = seed_of(a_sale), check.order[7][0]
+    strangers = [a_sale.person(f"stranger {number}") for number in range(20)]
+    in_front = sum(draw_key(seed, person) < last_key for person in strangers)
+    assert whole_check(a_sale, people=people + strangers).missing == in_front
 
 
 @pytest.mark.parametrize(
