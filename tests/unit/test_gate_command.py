@@ -78,7 +78,7 @@ def test_a_line_that_lets_nobody_in_says_why(settings: dict[str, object], words:
 )
 def test_a_rate_is_shown_as_people_write_it(rate: float, words: str) -> None:
     assert line_of(as_text(gate(rate=rate)), "rate") == f"  rate       {words} a second"
-    assert f"rate {words}/s" in told("rate", 5, GateChange(SETTINGS | {"rate": rate}, False, True, 0))
+    assert f"rate {words}/s" in told("rate", 5, GateChange(SETTINGS | {"rate": rate}, False, True, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,21 @@ def test_a_long_message_is_told_from_who_wrote_it() -> None:
 
 
 def test_what_no_line_has_is_not_told_to_be_in_force() -> None:
-    assert told("pause", 5, GateChange(SETTINGS, False, True, 0)).startswith("in force now: capacity 1,000, ")
-    recorded = told("pause", 5, GateChange(SETTINGS, False, False, 0))
+    assert told("pause", 5, GateChange(SETTINGS, False, True, 0, 0)).startswith("in force now: capacity 1,000, ")
+    recorded = told("pause", 5, GateChange(SETTINGS, False, False, 0, 0))
 
     assert recorded.startswith("recorded: capacity 1,000, ")
     assert "in force" not in recorded
 
 
+def test_a_draw_that_is_opened_before_its_time_says_when_people_come_in() -> None:
+    text = told("open", 5, GateChange(SETTINGS, True, True, 0, 301))
+
+    assert "nobody is let in for 301 s" in text and "let in by it" not in text
+
+
 def test_a_draw_says_until_when_it_collects_and_where_its_hash_is() -> None:
-    text = told("draw", 5, GateChange(SETTINGS | {"opens_us": 1_798_164_000_000_000}, False, True, 0))
+    text = told("draw", 5, GateChange(SETTINGS | {"opens_us": 1_798_164_000_000_000}, False, True, 0, 0))
 
     assert "people are collected until 2026-12-25T02:00:00.000Z and drawn then" in text
     assert "SHA-256" in text and "scripts/gate show 5" in text

@@ -36,7 +36,8 @@ Look at a concert's gate, and turn it while people wait.
   pause, resume      let nobody in for now; go on
   message [TEXT]     what waiting people are told, at most {MESSAGE_LENGTH_MAX} characters; without TEXT nothing
   close              joins and polls get 503 with the message; places are kept, who is inside goes on
-  open               open a closed line again; for a line that is open before its sale is: open the sale, now
+  open               open a closed line again; for a line that is open before its sale is: open the sale, now (a draw
+                     lets people in once all whom it collected can have heard of it)
   draw               before the sale opens: collect people until then and draw their order (scripts/verify-draw)
   restart            begin a new epoch: everybody who waits is out and may join anew; needs --yes
 """
@@ -183,14 +184,16 @@ def told(action: str, concert_id: int, change: GateChange) -> str:
     lines = [("in force now: " if change.in_force else "recorded: ") + ", ".join(words) + f", epoch {now['epoch']}"]
     if change.sale_opened:
         lines.append("the sale opens in one second")
+    if change.held_s:
+        lines.append(f"nobody is let in for {change.held_s:,} s: so long it takes until all who wait have asked again")
     if action == "draw":
         lines.append(
             f"people are collected until {_moment(now['opens_us'])} and drawn then; the SHA-256 of the seed, to"
         )
         lines.append(f"be published before, is in scripts/gate show {concert_id} and GET /concerts/{concert_id}")
-    if change.in_force:
+    if change.in_force and not change.held_s:
         lines.append(f"let in by it: {change.admitted:,}")
-    else:
+    elif not change.in_force:
         lines.append("no line is running, or Redis is away: it gets these settings when it is there again")
     return "\n".join(lines)
 

@@ -244,6 +244,18 @@ def test_the_opening_of_a_draw_is_no_storm(crowd_at, use_settings):
     assert max(per_s) <= 10 * 1.5
 
 
+def test_a_draw_that_is_opened_before_its_time_goes_in_its_order(crowd_at, use_settings):
+    use_settings(polls_per_s_max=10)
+    crowd = crowd_at(capacity=1000, rate_per_s=2, opens_in_s=3600)
+    crowd.line.gate("draw")
+    people(crowd, count=300, within_s=100)
+    crowd.at(500, lambda: crowd.turn_gate("open"))
+    crowd.run(until_s=1100)
+    everybody_came_in(crowd)
+    places = [told["place"] for told in crowd.line.admissions()]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("waiting", [500, 20_000, 100_000])
 def test_the_whole_line_stays_in_its_budget_while_nobody_moves(open_line, waiting):
     line = open_line(capacity=1)

@@ -53,6 +53,9 @@ class GateChange:
     and the background loop will tell it."""
     admitted: int
     """How many people were let in by the change."""
+    held_s: int
+    """For how many seconds nobody is let in, as people are waited for: after a loss or a silence of Redis, and when a
+    draw's sale is opened before its time."""
 
 
 def change_gate(concert_id: int, action: str, value: object = None, *, by: str, reason: str = "") -> GateChange:
@@ -77,9 +80,9 @@ def change_gate(concert_id: int, action: str, value: object = None, *, by: str, 
     try:
         told = set_gate(concert_id, changed["settings"])
     except RedisAway:
-        told = GateTold(in_force=False, admitted=0)
+        told = GateTold(in_force=False, admitted=0, held_s=0)
     shown = {name: value for name, value in changed["settings"].items() if name != "seed"}
-    return GateChange(shown, changed["sale_opened"], told.in_force, told.admitted)
+    return GateChange(shown, changed["sale_opened"], told.in_force, told.admitted, told.held_s)
 
 
 def show_gate(concert_id: int) -> dict[str, Any]:

@@ -150,10 +150,12 @@ def set_sold_out(concert_id: int, sold_out: bool) -> None:
 
 
 class GateTold(NamedTuple):
-    """What came of telling a line its settings: whether they are in force there now, and how many were let in."""
+    """What came of telling a line its settings: whether they are in force there now, how many were let in, and for how
+    many seconds nobody is, as people are waited for."""
 
     in_force: bool
     admitted: int
+    held_s: int
 
 
 def set_gate(concert_id: int, line_settings: Mapping[str, Any]) -> GateTold:
@@ -164,7 +166,7 @@ def set_gate(concert_id: int, line_settings: Mapping[str, Any]) -> GateTold:
     change_id, epoch, *others = line_settings.items()
     with redis_away_refuses():
         reply = _run("set_gate", concert_id, change_id[1], epoch[1], *chain.from_iterable(others))
-    return GateTold(reply[1] == 1, int(reply[2]))
+    return GateTold(reply[1] == 1, int(reply[2]), int(reply[3]))
 
 
 def show_line(concert_id: int) -> dict[str, Any] | None:

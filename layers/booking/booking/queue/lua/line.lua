@@ -44,8 +44,11 @@ local STAY_GUESSED = 1 / 3
 local INTERVAL_MAX_S = 300
 -- At least so long when the line is closed.
 local CLOSED_INTERVAL_S = 30
--- People collected for a draw poll within this time after the opening.
+-- People collected for a draw poll within this time after the opening, and no more often before it.
 local OPENING_SPREAD_S = 5
+-- Before it they poll so rarely that all of them make this part of the polls that the line may make, or each comes once
+-- in INTERVAL_MAX_S: few people hear soon of an opening before its time, and many cost no more.
+local COLLECTED_PART = 1 / 60
 -- How late people may come to the poll that they were told to make.
 local GRACE_US = 10 * SECOND
 -- Nobody has asked for so long, the background loop neither, which asks each second: Redis was away.
@@ -218,6 +221,13 @@ local function end_turn_inside(gate, person, reason, ended_us)
     'ended_after', text(gate.number))
 end
 
+-- Nobody is let in until then.
+local function hold(gate, until_us)
+  change(gate, 'hold_us', math.max(gate.hold_us, until_us))
+  change(gate, 'tokens', 0)
+  change(gate, 'tokens_us', gate.hold_us)
+end
+
 -- Nobody loses anything by a Redis that was away. Who had just been let in could not fetch the pass: the claim window
 -- begins anew. Who waited could not poll: nobody is let in until they have had the time to, or the first to come back
 -- would pass over everybody in front.
@@ -228,9 +238,7 @@ local function make_up_for_silence(gate, now)
     if pass and not pass.claimed then redis.call('ZADD', INSIDE, text(now + CLAIM_WINDOW_US), person) end
   end
   if redis.call('ZCARD', WAITING) > 0 then
-    change(gate, 'hold_us', math.max(gate.hold_us, now + RETURN_HOLD_US))
-    change(gate, 'tokens', 0)
-    change(gate, 'tokens_us', gate.hold_us)
+    hold(gate, now + RETURN_HOLD_US)
   end
 end
 
@@ -406,14 +414,22 @@ end
 -- budget allows, or once before it.
 local function answer_collected(gate, person, place, now, created, jitter)
   local total, to_opening_ms = redis.call('ZCARD', WAITING), (gate.opens_us - now) / 1000
-  local interval_ms = spread_ms(total, INTERVAL_MAX_S, jitter)
-  if to_opening_ms <= spread_ms(total, INTERVAL_MAX_S, 1) then
+  local least_s = math.min(INTERVAL_MAX_S, math.max(OPENING_SPREAD_S, total / (COLLECTED_PART * POLLS_PER_S_MAX)))
+  local interval_ms = spread_ms(total, least_s, jitter)
+  if to_opening_ms <= spread_ms(total, least_s, 1) then
     interval_ms = math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0))
   end
   await_poll(person, now, interval_ms)
   write_gate(gate)
   local numbers = string.format('%d %.0f %d %.0f %d', gate.epoch, place, interval_ms, gate.opens_us, created)
   return { 'COLLECTED', numbers, gate.message }
+end
+
+-- A draw whose sale opens before its time: nobody is let in until all who were collected can have heard of it by the poll
+-- that they were told to make, or the first to poll would pass over everybody in front.
+local function await_collected(gate)
+  local last = redis.call('ZREVRANGE', SEEN, 0, 0, 'WITHSCORES')
+  hold(gate, math.max(gate.opens_us, tonumber(last[2] or 0) + SECOND))
 end
 
 -- A line that opens again: until when those come back who were told to while it was closed.

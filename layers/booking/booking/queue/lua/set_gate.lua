@@ -5,13 +5,13 @@
 --
 -- ARGV  5 the settings' change id  6 their epoch, then in pairs the other settings: fields of the gate and their values
 -- Answers  DONE, 1 when these are the settings in force now (0: newer ones are, or there is no gate: a restored one
---          reads them from Postgres), and how many were let in
+--          reads them from Postgres), how many were let in, and for how many s nobody is, as people are waited for
 -- Safe to run twice, and late: settings older than those in force are ignored, and what is due by the clock is done once.
 
 local ABSENT_SWEPT_MAX = 1000
 
 local before = read_gate()
-if not before then return { 'DONE', 0, 0 } end
+if not before then return { 'DONE', 0, 0, 0 } end
 local now = clock_us()
 
 expire_leases(before, now, nil)
@@ -26,6 +26,7 @@ end
 
 local gate = read_gate()
 if before.state ~= 'open' and gate.state == 'open' then await_return(gate, now) end
+if gate.seed ~= '' and now < before.opens_us and gate.opens_us < before.opens_us then await_collected(gate) end
 -- Before the opening nobody has to be there, and while the line is held people are coming back.
 if now >= gate.opens_us and now >= gate.hold_us then
   local absent = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(now - GRACE_US), 'LIMIT', 0, ABSENT_SWEPT_MAX)
@@ -36,4 +37,4 @@ if now >= gate.opens_us and now >= gate.hold_us then
 end
 local admitted = let_in(gate, now, nil)
 write_gate(gate)
-return { 'DONE', newest and 1 or 0, admitted }
+return { 'DONE', newest and 1 or 0, admitted, math.ceil(math.max(0, gate.hold_us - now) / SECOND) }
