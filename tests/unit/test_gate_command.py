@@ -1,12 +1,16 @@
-"""What scripts/gate tells people of a gate, of a change, and of a call that it cannot follow."""
+"""What scripts/gate and on_gate_command tell of a gate, of a change, and of a command that they cannot follow."""
 
 import time
 from typing import Any
 
 import pytest
+from msgspec import ValidationError
 
+from booking.platform.telemetry import logger
 from booking.queue.gate import GateChange
 from encore_stack.commands.gate import as_text, run, told
+from encore_stack.instance import PROJECT_DIR
+from fast_gateway.functions import Context, load_handler
 
 SETTINGS = {
     "change_id": 3,
@@ -124,3 +128,19 @@ def test_a_message_of_many_words_asks_for_quotes(capsys: pytest.CaptureFixture[s
 
     assert ended.value.code == 2
     assert "put a message of several words in quotes" in capsys.readouterr().err
+
+
+def test_a_command_that_is_refused_is_logged_with_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = load_handler(
+        "on_gate_command", PROJECT_DIR / "functions/on_gate_command/app.py", "handler", "encore-on_gate_command"
+    )
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr(logger(), "error", lambda message, **fields: logged.append({"message": message, **fields}))
+    event = {"concert_id": 1, "action": "restart", "by": "the responder"}
+
+    with pytest.raises(ValidationError):
+        handler(event, Context("on_gate_command", 10, 512, "request"))
+
+    assert logged == [
+        {"message": "gate command refused", "command": event, "reason": "Invalid enum value 'restart' - at `$.action`"}
+    ]
