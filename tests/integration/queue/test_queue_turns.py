@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from booking.platform.postgres import primary
-from booking.platform.redis import redis
+from booking.platform.redis import RedisAway, redis
 from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import end_turn, leave_line, position, read_pass, read_token, set_sold_out
@@ -242,6 +242,30 @@ def test_backstop_lets_people_in_without_polls(open_line):
     line.clock.advance(1)
     assert keep_lines_moving() >= 1
     assert line.inside() == 2
+
+
+@pytest.mark.parametrize("is_readable", [True, False], ids=["a fault of its redis", "an entry nobody can read"])
+def test_a_line_in_trouble_keeps_no_other_waiting(open_line, is_readable):
+    troubled, other = open_line(), open_line(capacity=1)
+    for line in (troubled, other):
+        line.join("ann")
+    for name in ("bob", "cid"):
+        other.join(name)
+    shopper = read_pass(other.join("ann").shop_pass)
+    redis("queue").zrem(line_key(other.concert_id, "inside"), shopper.person)  # room that nobody saw
+    if is_readable:
+        seen = line_key(troubled.concert_id, "seen")
+        redis("queue").delete(seen)
+        redis("queue").set(seen, "no set")
+    else:
+        entry = {"type": "admit", "pass_id": "p", "person": "q", "at_us": "soon"}
+        redis("queue").xadd(line_key(troubled.concert_id, "admissions"), entry)
+
+    with pytest.raises((RedisAway, ValueError)):
+        keep_lines_moving()
+
+    assert redis("queue").hlen(line_key(other.concert_id, "passes")) == 2
+    assert redis("queue").xlen(line_key(other.concert_id, "admissions")) == 0
 
 
 def test_closed_line_keeps_places(open_line):
