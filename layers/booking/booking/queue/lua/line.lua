@@ -220,24 +220,35 @@ end
 
 -- Nobody loses anything by a Redis that was away. Who had just been let in could not fetch the pass: the claim window
 -- begins anew. Who waited could not poll: nobody is let in until they have had the time to, or the first to come back
--- would pass over everybody in front.
+-- would pass over everybody in front. But when nobody else has come back after the last silence until this one, that is
+-- how often people ask here (the background loop is dead, a tab asleep), and another pause would be one for ever.
 local function make_up_for_silence(gate, now)
+  local is_usual = gate.hold_us == gate.heard_us + RETURN_HOLD_US
   local let_in_last = redis.call('ZRANGEBYSCORE', INSIDE, '-inf', text(now + CLAIM_WINDOW_US))
   for _, person in ipairs(let_in_last) do
     local pass = read_pass(person)
     if pass and not pass.claimed then redis.call('ZADD', INSIDE, text(now + CLAIM_WINDOW_US), person) end
   end
-  if redis.call('ZCARD', WAITING) > 0 then
+  if not is_usual and redis.call('ZCARD', WAITING) > 0 then
     change(gate, 'hold_us', math.max(gate.hold_us, now + RETURN_HOLD_US))
     change(gate, 'tokens', 0)
     change(gate, 'tokens_us', gate.hold_us)
   end
 end
 
+-- The clock went back: the server in place of a lost one is behind, or its clock was set. What the gate waits for comes
+-- after as long a time as before; when people were told to poll is in another time, as if nobody could have come.
+local function set_back(gate, now, back_us)
+  for _, field in ipairs({ 'hold_us', 'tokens_us', 'speed_us' }) do change(gate, field, gate[field] - back_us) end
+  change(gate, 'heard_us', now)
+  make_up_for_silence(gate, now)
+end
+
 -- Notes, to the second, that the line was asked.
 local function hear(gate, now)
   local silence_us = now - gate.heard_us
-  if silence_us < SECOND then return end
+  if silence_us < SECOND and silence_us > -SECOND then return end
+  if silence_us < 0 then return set_back(gate, now, -silence_us) end
   if gate.heard_us > 0 and silence_us > SILENCE_US then make_up_for_silence(gate, now) end
   change(gate, 'heard_us', now)
 end
