@@ -258,18 +258,30 @@ def test_an_unknown_concert_and_a_database_that_is_away(use_settings, open_line)
         line.gate("pause")
 
 
-def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line):
+@pytest.mark.parametrize("closed_s", [1, 25, 35])
+def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line, closed_s):
     line = open_line(capacity=1)
     for name in ("ann", "bob", "cid"):
         line.join(name)
     line.gate("close")
     leave_line(line.tokens["ann"])
-    line.clock.advance(25)
-    for name in ("cid", "bob"):
+    for name in ("cid", "bob"):  # they are told to come back after 30 to 36 s
         with pytest.raises(LineClosed):
             line.poll(name)
-    line.clock.advance(
-        28
-    )  # they were told to come back after 30 to 36 s; a poll is expected from 10 s before to 10 s after
+    line.clock.advance(closed_s)
     line.gate("open")
+    assert line.join("new").state == "waiting"
     assert (line.poll("bob").state, line.poll("cid").position) == ("admitted", 1)
+
+
+def test_nobody_is_waited_for_who_has_left_a_line_that_reopens(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    line.clock.advance(20)
+    with pytest.raises(LineClosed):
+        line.poll("cid")
+    line.gate("open")
+    line.leave("ann")
+    assert line.poll("cid").state == "admitted"

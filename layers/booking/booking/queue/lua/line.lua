@@ -329,12 +329,14 @@ local function admit(gate, person, place, now)
 end
 
 -- Whether somebody at the head is taken to be here: the poll that they were told to make is due about now. Who is not here
--- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. For a
--- drawn place it waits as long as a pass is kept to be claimed: all who were collected poll soon after the opening.
-local function is_here(person, place, now, caller)
+-- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. It
+-- waits as long as a pass is kept to be claimed for a drawn place, as all who were collected poll soon after the opening,
+-- and while the line has just begun to move again: what people were told then was for a line that stood still.
+local function is_here(gate, person, place, now, caller)
   if person == caller then return true end
   local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)
-  local wait_us = place < DRAWN_BELOW and CLAIM_WINDOW_US - GRACE_US or GRACE_US
+  local waits_longer = place < DRAWN_BELOW or now < gate.hold_us + CLAIM_WINDOW_US
+  local wait_us = waits_longer and CLAIM_WINDOW_US - GRACE_US or GRACE_US
   return now <= due + GRACE_US and due <= now + wait_us
 end
 
@@ -354,7 +356,7 @@ local function let_in(gate, now, caller)
       local head = redis.call('ZRANGE', WAITING, 0, math.min(limit - admitted, ABSENT_MAX) - 1, 'WITHSCORES')
       for i = 1, #head, 2 do
         local person, place = head[i], tonumber(head[i + 1])
-        if is_here(person, place, now, caller) then
+        if is_here(gate, person, place, now, caller) then
           local pass = admit(gate, person, place, now)
           if person == caller then callers_pass = pass end
           admitted = admitted + 1

@@ -20,10 +20,15 @@ if stands_at ~= place then
 end
 
 if not pass then
-  if gate.state ~= 'open' then return answer_closed(gate, person, now, jitter) end
-  if gate.sold_out == 1 then return { 'SOLD_OUT', gate.epoch, place } end
+  if gate.sold_out == 1 and gate.state == 'open' then return { 'SOLD_OUT', gate.epoch, place } end
   if place > gate.last_place then change(gate, 'last_place', place) end
   local place_there = place_in_line(gate, person, place)
+  if gate.state ~= 'open' then
+    -- Whom Redis has forgotten meanwhile stands there before the line opens again, or those who come then would be first.
+    if not stands_at then return_to_line(gate, person, place_there) end
+    write_gate(gate)
+    return answer_closed(gate, person, now, jitter)
+  end
   if now < gate.opens_us and gate.seed ~= '' then
     if not stands_at then redis.call('ZADD', WAITING, text(place_there), person) end
     return answer_collected(gate, person, place, now, 0, jitter)

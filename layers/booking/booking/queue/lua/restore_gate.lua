@@ -22,7 +22,7 @@ for i = 1, math.min(tonumber(ARGV[6]), room) do
   redis.call('ZADD', INSIDE, text(now + PASS_LIFE_S * SECOND), 'phantom:' .. i)
 end
 local hold_us = tonumber(ARGV[5]) * SECOND
-change(gate, 'hold_us', now + hold_us)
+change(gate, 'hold_us', hold_us == 0 and 0 or now + hold_us)
 change(gate, 'tokens', hold_us == 0 and math.max(1, gate.rate) or 0)
 change(gate, 'tokens_us', now + hold_us)
 write_gate(gate)

@@ -25,6 +25,7 @@ if newest then
 end
 
 local gate = read_gate()
+if before.state ~= 'open' and gate.state == 'open' then change(gate, 'hold_us', math.max(gate.hold_us, now)) end
 -- Before the opening nobody has to be there, and while the line is held people are coming back.
 if now >= gate.opens_us and now >= gate.hold_us then
   local absent = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(now - GRACE_US), 'LIMIT', 0, ABSENT_SWEPT_MAX)
