@@ -3,7 +3,7 @@
 import pytest
 
 from booking.platform.postgres import DatabaseAway, primary
-from booking.platform.redis import redis
+from booking.platform.redis import RedisAway, redis
 from booking.platform.redis_keys import line_key
 from booking.queue import leave_line, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
@@ -167,6 +167,23 @@ def test_restart_begins_a_new_epoch_and_who_is_inside_counts(open_line):
     assert line.join("ann").state == "admitted"  # the pass is good, and so is the new token
     line.leave("ann")
     assert line.poll("dee").state == "admitted"
+
+
+def test_a_gate_thrown_back_before_a_restart_throws_nobody_out(open_line):
+    line = open_line(capacity=1)
+    line.join("ann")
+    gate, fields = line_key(line.concert_id, "gate"), ("epoch", "change_id")
+    before = dict(zip(fields, in_redis(line, *fields), strict=True))
+    line.gate("restart")
+    line.join("bob")
+    # What a failover does that loses the last moments.
+    redis("queue").hset(gate, mapping=before)
+    redis("queue").delete(line_key(line.concert_id, "waiting"))
+    for ask in (line.poll, line.leave):
+        with pytest.raises(RedisAway):
+            ask("bob")
+    keep_lines_moving()
+    assert line.poll("bob").position == 1
 
 
 def test_a_lost_line_remembers_who_is_inside_from_an_earlier_epoch(open_line):

@@ -7,7 +7,8 @@
 --
 -- Every answer is a list that begins with one of these words:
 --   REBUILD                 no gate, and the caller is the one to restore it from Postgres
---   RESTORING               no gate, and another handler is restoring it
+--   RESTORING               no gate, and another handler is restoring it; or a gate that a failover has thrown back to
+--                           before the epoch of the caller's paper: the background loop will tell it, within a second
 --   ADMITTED  epoch place number pass_id expires_us created
 --   WAITING   'epoch place ahead interval_ms eta_s created' message    (eta_s -1: unknown while nobody is let in)
 --             the six numbers in one text: the client reads one element in a fraction of the time of six

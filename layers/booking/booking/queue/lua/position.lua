@@ -9,7 +9,9 @@ if not gate then return rebuild() end
 local now = clock_us()
 local person, jitter, place = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 
-if tonumber(ARGV[8]) ~= gate.epoch then return { 'OVER', 'epoch' } end
+local epoch = tonumber(ARGV[8])
+if epoch > gate.epoch then return { 'RESTORING' } end
+if epoch < gate.epoch then return { 'OVER', 'epoch' } end
 expire_leases(gate, now, person)
 -- Most who ask stand in the line at the very place that their token tells: then that turn is neither over nor inside.
 local stands_at, pass = tonumber(redis.call('ZSCORE', WAITING, person) or false), nil
