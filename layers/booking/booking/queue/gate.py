@@ -34,7 +34,7 @@ class UnusableGateCommand(BadRequest):
 
 
 class DrawTooLate(Conflict):
-    """The sale has opened, there is nobody left to collect for a draw."""
+    """The sale has opened, or this epoch of the line has let people in: it is too late for a draw."""
 
     slug = "draw-too-late"
 

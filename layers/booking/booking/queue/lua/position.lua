@@ -32,7 +32,7 @@ if not pass then
     return answer_closed(gate, person, now, jitter)
   end
   if now < gate.opens_us and gate.seed ~= '' then
-    if not stands_at then redis.call('ZADD', WAITING, text(place_there), person) end
+    if stands_at ~= place_there then redis.call('ZADD', WAITING, text(place_there), person) end
     return answer_collected(gate, person, place, now, 0, jitter)
   end
   if not stands_at or place_there < stands_at then

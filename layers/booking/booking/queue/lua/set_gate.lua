@@ -25,6 +25,8 @@ if newest then
 end
 
 local gate = read_gate()
+-- A place from before the draw is kept for nobody: who comes back is drawn.
+if before.seed == '' and gate.seed ~= '' then redis.call('UNLINK', AWAY) end
 if before.state ~= 'open' and gate.state == 'open' then change(gate, 'hold_us', math.max(gate.hold_us, now)) end
 -- Before the opening nobody has to be there, and while the line is held people are coming back.
 if now >= gate.opens_us and now >= gate.hold_us then
