@@ -250,6 +250,16 @@ def test_a_loss_before_the_opening_takes_no_slots(open_draw):
     assert line.inside() == 0
 
 
+def test_the_hold_after_a_loss_moves_with_the_opening(open_draw):
+    line = open_draw(opens_in_s=300)
+    line.join("ann")
+    line.forget()
+    line.join("ann")
+    assert 350 < show_gate(line.concert_id)["live"]["held_s"] <= 360
+    line.gate("open")
+    assert 50 < show_gate(line.concert_id)["live"]["held_s"] <= 62
+
+
 def test_a_loss_after_the_opening_brings_everybody_back_to_the_drawn_place(open_draw):
     line = open_draw(capacity=2, rate_per_s=0.1)
     for name in NAMES:

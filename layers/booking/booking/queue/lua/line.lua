@@ -414,6 +414,11 @@ local function answer_waiting(gate, person, place, total, room, now, created, ji
   return { 'WAITING', numbers, gate.message }
 end
 
+-- By then they have polled, those in front like those behind; also whom a lost Redis has forgotten in between.
+local function all_collected_back_us(gate)
+  return gate.opens_us + CLAIM_WINDOW_US
+end
+
 -- For somebody in a draw whose sale has not opened. All of them poll next within as short a time after the opening as the
 -- budget allows, or once before it.
 local function answer_collected(gate, person, place, now, created, jitter)
