@@ -63,6 +63,12 @@ def test_every_command_is_kept_with_who_asked_and_why(open_line):
     assert (newest["capacity"], newest["paused"], newest["rate"]) == (50, True, 200)
 
 
+def test_a_command_does_not_fail_for_a_letter_in_its_reason(open_line):
+    line = open_line()
+    change_gate(line.concert_id, "pause", by="a\0b", reason="half \ud800 a letter")
+    assert changes(line) == [("pause", "a b", "half ? a letter")]
+
+
 def test_settings_survive_a_loss(open_line):
     line = open_line()
     line.join("ann")
@@ -247,6 +253,8 @@ def test_showing_changes_nothing(open_line):
         ("capacity", True),
         ("capacity", "9" * 5000),
         ("rate", -0.1),
+        ("rate", "0.0004"),
+        ("rate", "1e-999999"),
         ("rate", 100_001),
         ("rate", "nan"),
         ("rate", "inf"),

@@ -65,8 +65,8 @@ def change_gate(concert_id: int, action: str, value: object = None, *, by: str, 
         concert_id=concert_id,
         action=action,
         value=text,
-        changed_by=by,
-        reason=reason or action,
+        changed_by=_kept(by),
+        reason=_kept(reason) or action,
     )
     if changed is None:
         raise ConcertUnknown(f"no concert {concert_id}")
@@ -95,6 +95,11 @@ def show_gate(concert_id: int) -> dict[str, Any]:
         return shown | {"redis": "away", "live": None}
 
 
+def _kept(note: str) -> str:
+    """A note as the history can keep it: a command given in an incident must not fail for a letter in its reason."""
+    return note.encode(errors="replace").decode().replace("\0", " ")
+
+
 def _capacity(value: object) -> str:
     text = str(value)
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text) <= CAPACITY_MAX):
@@ -106,10 +111,14 @@ def _rate(value: object) -> str:
     try:
         rate = Decimal(str(value))
         if 0 <= rate <= RATE_PER_S_MAX:
-            return format(round(rate, 3), "f")
-    except (InvalidOperation, TypeError):
+            kept = round(rate, 3)
+            if kept or not rate:  # what is kept as 0 would shut the gate
+                return format(kept, "f")
+    except InvalidOperation:
         pass
-    raise UnusableGateCommand(f"rate must be people a second, from 0 to {RATE_PER_S_MAX:,}, not {value!r}")
+    raise UnusableGateCommand(
+        f"rate must be people a second, from 0.001 to {RATE_PER_S_MAX:,}, or 0 to let nobody in, not {value!r}"
+    )
 
 
 def _message(value: object) -> str:
