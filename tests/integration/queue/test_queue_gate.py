@@ -4,7 +4,8 @@ import pytest
 
 from booking.platform.postgres import DatabaseAway, primary
 from booking.platform.redis import RedisAway, redis
-from booking.platform.redis_keys import line_key
+from booking.platform.redis_keys import LINE_NAMES, line_key
+from booking.platform.settings import settings
 from booking.queue import leave_line, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import UnusableGateCommand, change_gate, show_gate
@@ -128,6 +129,35 @@ def test_the_end_of_the_sale_reaches_a_running_line(open_line):
     primary().rows("update concert set sales_closed_at = null where id = :id", id=line.concert_id)
     keep_lines_moving()
     assert line.join("bob").state == "admitted"
+
+
+def test_a_line_whose_sale_is_over_goes_with_the_last_of_its_tokens(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid", "dee"):
+        line.join(name)
+    line.clock.advance(60)
+    line.poll("dee")
+    line.leave("dee")
+    keep_lines_moving()  # bob and cid are passed over
+    names = [name for name in LINE_NAMES if redis("queue").exists(line_key(line.concert_id, name))]
+    assert {"gate", "over", "away", "inside", "passes"} <= set(names)
+
+    def kept_s():
+        return [redis("queue").ttl(line_key(line.concert_id, name)) for name in names]
+
+    redis("queue").expire(line_key(line.concert_id, "gate"), settings().token_ttl_s - 3601)
+    keep_lines_moving()
+    assert set(kept_s()) == {settings().token_ttl_s}
+    primary().rows("update concert set sales_closed_at = now() - interval '25 h' where id = :id", id=line.concert_id)
+    redis("queue").expire(line_key(line.concert_id, "gate"), 60)
+    keep_lines_moving()
+    assert min(kept_s()) <= 60
+
+
+def test_a_restored_line_goes_too(open_line):
+    line = open_line()
+    line.join("ann")
+    assert redis("queue").ttl(line_key(line.concert_id, "gate")) > 0
 
 
 def test_another_opening_time_reaches_a_running_line(open_line):

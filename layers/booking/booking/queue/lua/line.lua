@@ -36,6 +36,9 @@ local ABSENT_MAX = 200
 -- If Postgres is away the copy waits here. 500,000 entries are a quarter of an hour at the default rate, about 60 MB.
 local STREAM_LENGTH_MAX = 500000
 local RESTORING_MS = 5000
+-- A token's life: the default of settings.token_ttl_s.
+local LINE_KEPT_S = 7 * 24 * 3600
+local HOUR_S = 3600
 -- Memory of the measured pace: what was let in this long ago weighs 1/e of what was let in now.
 local SPEED_MEMORY_S = 30
 -- How long people are taken to stay inside until that has been measured: this part of a pass's life.
@@ -92,6 +95,14 @@ local function write_gate(gate)
     pairs_of_gate[#pairs_of_gate + 1] = string.format('%.6f', gate[field]):gsub('%.?0+$', '', 1)
   end
   if #pairs_of_gate > 0 then redis.call('HSET', GATE, unpack(pairs_of_gate)) end
+end
+
+-- A line that nobody tells its settings any more goes when no token of it can be left: its sale is long over.
+local function keep_line()
+  if redis.call('TTL', GATE) > LINE_KEPT_S - HOUR_S then return end
+  for _, key in ipairs({ GATE, WAITING, SEEN, INSIDE, PASSES, OVER, RETURNED, ADMISSIONS, AWAY }) do
+    redis.call('EXPIRE', key, LINE_KEPT_S)
+  end
 end
 
 -- Without a gate the line is in Postgres and in the tokens of its people. One handler restores it; the others wait,

@@ -33,5 +33,6 @@ end
 change(gate, 'tokens', hold_us == 0 and math.max(1, gate.rate) or 0)
 change(gate, 'tokens_us', held_until_us)
 write_gate(gate)
+keep_line()
 redis.call('DEL', RESTORING)
 return { 'DONE', 1 }

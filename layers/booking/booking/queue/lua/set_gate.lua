@@ -40,4 +40,5 @@ if now >= gate.opens_us and now >= gate.hold_us then
 end
 local admitted = let_in(gate, now, nil)
 write_gate(gate)
+keep_line()
 return { 'DONE', newest and 1 or 0, admitted }
