@@ -1,8 +1,10 @@
 """A person's way through the line, on real servers: places, admission, claims, ends, and what the record says of it."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from booking.platform.postgres import primary
@@ -13,7 +15,7 @@ from booking.queue import end_turn, leave_line, position, read_pass, read_token,
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.line import LineClosed, SalesNotOpen, SoldOut, TurnOver, join_line
 from booking.queue.restore import ConcertUnknown
-from booking.queue.tokens import TokenInvalid
+from booking.queue.tokens import TokenInvalid, sign_token
 from support.redis import tell_masters
 
 
@@ -377,6 +379,18 @@ def test_position_takes_the_token_as_text(open_line):
     line.join("ann")
     token = line.join("bob").token
     assert position(token).token == token
+
+
+@pytest.mark.parametrize(("left", "is_renewed"), [(0.6, False), (0.4, True)])
+def test_a_token_that_has_lived_half_its_life_is_renewed_by_a_poll(open_line, left, is_renewed):
+    line = open_line(capacity=1)
+    line.join("ann")
+    token = read_token(line.join("bob").token)
+    of_bob = msgspec.structs.replace(token, expires_at=int(time.time() + left * settings().token_ttl_s))
+    answered = position(sign_token(of_bob)).token
+    assert msgspec.structs.replace(read_token(answered), expires_at=0) == msgspec.structs.replace(token, expires_at=0)
+    assert (answered != sign_token(of_bob)) == is_renewed
+    assert not is_renewed or read_token(answered).expires_at >= token.expires_at
 
 
 def test_keys_rotate_while_people_wait_and_nobody_is_thrown_out(open_line, use_settings):
