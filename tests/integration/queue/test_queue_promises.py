@@ -131,6 +131,16 @@ def test_a_rate_that_is_raised_loses_nobody_a_turn(crowd_at, rate_per_s):
     everybody_came_in(crowd)
 
 
+def test_a_rate_that_is_raised_lets_people_in_by_place_although_they_poll_by_the_old_one(crowd_at):
+    crowd = crowd_at(capacity=1000, rate_per_s=5)
+    people(crowd, count=400, within_s=10)
+    crowd.at(60, lambda: crowd.turn_gate("rate", 100))
+    crowd.run(until_s=120)
+    everybody_came_in(crowd)
+    places = [turn["place"] for turn in crowd.line.admissions()]
+    assert places == sorted(places)
+
+
 def test_without_looking_when_people_come_turns_would_be_lost(crowd_at, break_script):
     break_script("return now <= due + GRACE_US and due <= now + wait_us", "return now <= due + GRACE_US")
     crowd = crowd_at(capacity=400, rate_per_s=0.2)

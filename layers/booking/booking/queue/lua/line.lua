@@ -343,7 +343,7 @@ end
 -- Whether somebody at the head is taken to be here: the poll that they were told to make is due about now. Who is not here
 -- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. It
 -- waits as long as a pass is kept to be claimed for a drawn place, as all who were collected poll soon after the opening,
--- and while the line has just begun to move again: what people were told then was for a line that stood still.
+-- and when the line has just begun to move, or to move faster: what people were told was for a slower one.
 local function is_here(gate, person, place, now, caller)
   if person == caller then return true end
   local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)

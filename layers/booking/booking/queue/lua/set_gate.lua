@@ -27,7 +27,10 @@ end
 local gate = read_gate()
 -- A place from before the draw is kept for nobody: who comes back is drawn.
 if before.seed == '' and gate.seed ~= '' then redis.call('UNLINK', AWAY) end
-if before.state ~= 'open' and gate.state == 'open' then change(gate, 'hold_us', math.max(gate.hold_us, now)) end
+local is_faster = gate.rate > before.rate or gate.capacity > before.capacity
+if is_faster or before.state ~= 'open' and gate.state == 'open' then
+  change(gate, 'hold_us', math.max(gate.hold_us, now))
+end
 local is_held_for_draw = before.hold_us > now and before.hold_us == all_collected_back_us(before)
 if is_held_for_draw then change(gate, 'hold_us', all_collected_back_us(gate)) end
 -- Before the opening nobody has to be there, and while the line is held people are coming back.
