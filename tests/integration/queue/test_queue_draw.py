@@ -272,6 +272,16 @@ def test_a_loss_before_the_opening_takes_no_slots(open_draw):
     assert line.inside() == 0
 
 
+def test_the_hold_after_a_loss_moves_with_the_opening(open_draw):
+    line = open_draw(opens_in_s=300)
+    line.join("ann")
+    line.forget()
+    line.join("ann")
+    assert 350 < show_gate(line.concert_id)["live"]["held_s"] <= 360
+    line.gate("open")
+    assert 50 < show_gate(line.concert_id)["live"]["held_s"] <= 62
+
+
 def test_a_loss_after_the_opening_brings_everybody_back_to_the_drawn_place(open_draw):
     line = open_draw(capacity=2, rate_per_s=0.1)
     for name in NAMES:
@@ -348,6 +358,48 @@ def test_a_draw_needs_time_before_the_opening(open_line, opens_in_s):
     with pytest.raises(DrawTooLate):
         line.gate("draw")
     assert [change["action"] for change in show_gate(line.concert_id)["changes"]] == ["set"]
+
+
+def put_off(line):
+    """The sale has been open and opens again in an hour, for a line whose clock is a minute ahead."""
+    primary().rows("update concert set sales_open_at = now() + '61 minutes' where id = :id", id=line.concert_id)
+
+
+def test_a_line_that_has_let_people_in_becomes_a_draw_only_in_a_new_epoch(open_line):
+    line = open_line(capacity=1)
+    line.join("ann")
+    copy_admissions()
+    put_off(line)
+    with pytest.raises(DrawTooLate):
+        line.gate("draw")
+    line.gate("restart")
+    line.gate("draw")
+    assert line.join("bob").position is None
+
+
+def test_who_stands_in_the_line_or_was_passed_over_before_the_draw_is_drawn(open_line):
+    line = open_line(capacity=0)
+    for name in NAMES:
+        line.join(name)
+    line.clock.advance(60)
+    for name in NAMES[:8]:
+        line.poll(name)
+    keep_lines_moving()  # passes over the others
+    put_off(line)
+    line.gate("draw")
+    line.gate("capacity", 1)
+    ask_by_token, ask_by_joining = NAMES[::2], NAMES[1::2]
+    for name in ask_by_token:
+        line.poll(name)
+    for name in ask_by_joining:
+        line.join(name)
+    standing = redis("queue").zrange(line_key(line.concert_id, "waiting"), 0, -1)
+    assert [person.decode() for person in standing] == [line.person(name) for name in drawn(line)]
+    assert not redis("queue").exists(line_key(line.concert_id, "away"))
+    opening(line, present=ask_by_token)
+    order = drawn(line)
+    assert line.poll(order[0]).state == "admitted"
+    assert [line.poll(name).position for name in order[1:]] == list(range(1, len(NAMES)))
 
 
 # ---- checking it ----

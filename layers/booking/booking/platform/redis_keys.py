@@ -5,14 +5,14 @@ A hot concert is therefore one slot; its schedules' locks and maps lie in others
 ``people.person_of``. A place is a whole number of microseconds, an expiry or a deadline a Unix time in microseconds.
 
 ``line:{c<concert id>}:<name>``, at the endpoint ``queue``. Without them the line is restored from Postgres and from the
-tokens of its people.
+tokens of its people. They expire 7 days after the background loop told the line its settings for the last time: a
+day after the end of the sale.
 
 ========== ====== ==================================================================================================
 gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; seed: of a draw, hidden
                   until it opens; change_id: the row of gate_change that they are from) and counters (last_place,
                   number, the rate's tokens, the measured pace, lapse_us: before then no turn inside lapses,
-                  heard_us: when the line was last asked anything, returning_us: until when people come back whom
-                  it sent away while it was closed); its absence means REBUILD
+                  heard_us: when the line was last asked anything); its absence means REBUILD
 waiting    ZSET   person → place; who was collected for a draw → 50 bits of a hash of its seed and the person, below
                   every place taken from the clock
 seen       ZSET   person waiting → when they were told to poll next; 10 s later they count as absent

@@ -36,7 +36,7 @@ class UnusableGateCommand(BadRequest):
 
 
 class DrawTooLate(Conflict):
-    """The sale has opened, there is nobody left to collect for a draw."""
+    """The sale has opened, or this epoch of the line has let people in: it is too late for a draw."""
 
     slug = "draw-too-late"
 
@@ -70,8 +70,8 @@ def change_gate(concert_id: int, action: str, value: object = None, *, by: str, 
         concert_id=concert_id,
         action=action,
         value=text,
-        changed_by=by,
-        reason=reason or action,
+        changed_by=_kept(by),
+        reason=_kept(reason) or action,
     )
     if changed is None:
         raise ConcertUnknown(f"no concert {concert_id}")
@@ -98,6 +98,11 @@ def show_gate(concert_id: int) -> dict[str, Any]:
         return shown | {"redis": "ok", "live": show_line(concert_id)}
     except RedisAway:
         return shown | {"redis": "away", "live": None}
+
+
+def _kept(note: str) -> str:
+    """A note as the history can keep it: a command given in an incident must not fail for a letter in its reason."""
+    return note.encode(errors="replace").decode().replace("\0", " ")
 
 
 def _capacity(value: object) -> str:

@@ -110,7 +110,8 @@ def join_line(concert_id: int, person: str) -> Turn:
 
 
 def position(token_text: str | None) -> Turn:
-    """Where the holder of a token is. The first answer that carries the pass is its claim.
+    """Where the holder of a token is. The first answer that carries the pass is its claim. A token that has lived half
+    its life is answered with a new one for the same place: a draw may collect people for longer than that.
 
     Raises TokenInvalid, TokenExpired, TurnOver, SoldOut, LineClosed, RedisAway.
     """
@@ -118,7 +119,8 @@ def position(token_text: str | None) -> Turn:
     reply = _ask("position", token.concert_id, token.person, random.random(), token.place, token.epoch)
     if reply[0] == b"SOLD_OUT":
         raise SoldOut
-    return _turn(token.concert_id, token.person, reply, token_text)
+    is_old = token.expires_at < time.time() + settings().token_ttl_s / 2
+    return _turn(token.concert_id, token.person, reply, None if is_old else token_text)
 
 
 def leave_line(token_text: str | None) -> None:

@@ -7,7 +7,8 @@
 --
 -- Every answer is a list that begins with one of these words:
 --   REBUILD                 no gate, and the caller is the one to restore it from Postgres
---   RESTORING               no gate, and another handler is restoring it
+--   RESTORING               no gate, and another handler is restoring it; or a gate that a failover has thrown back to
+--                           before the epoch of the caller's paper: the background loop will tell it, within a second
 --   ADMITTED  epoch place number pass_id expires_us created
 --   WAITING   'epoch place ahead interval_ms eta_s created' message    (eta_s -1: unknown while nobody is let in)
 --             the six numbers in one text: the client reads one element in a fraction of the time of six
@@ -35,6 +36,9 @@ local ABSENT_MAX = 200
 -- If Postgres is away the copy waits here. 500,000 entries are a quarter of an hour at the default rate, about 60 MB.
 local STREAM_LENGTH_MAX = 500000
 local RESTORING_MS = 5000
+-- A token's life: the default of settings.token_ttl_s.
+local LINE_KEPT_S = 7 * 24 * 3600
+local HOUR_S = 3600
 -- Memory of the measured pace: what was let in this long ago weighs 1/e of what was let in now.
 local SPEED_MEMORY_S = 30
 -- How long people are taken to stay inside until that has been measured: this part of a pass's life.
@@ -68,7 +72,7 @@ end
 local function read_gate()
   local v = redis.call('HMGET', GATE, 'state', 'message', 'epoch', 'capacity', 'rate', 'paused', 'opens_us', 'hold_us',
     'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'measured',
-    'lapse_us', 'change_id', 'seed', 'heard_us', 'returning_us')
+    'lapse_us', 'change_id', 'seed', 'heard_us')
   if not v[1] then return nil end
   return {
     state = v[1], message = v[2] or '', epoch = tonumber(v[3]), capacity = tonumber(v[4]), rate = tonumber(v[5]),
@@ -77,7 +81,7 @@ local function read_gate()
     tokens = tonumber(v[12] or 0), tokens_us = tonumber(v[13] or 0), speed_sum = tonumber(v[14] or 0),
     speed_weight = tonumber(v[15] or 0), speed_us = tonumber(v[16] or 0), measured = tonumber(v[17] or 0),
     lapse_us = tonumber(v[18] or 0), change_id = tonumber(v[19] or 0), seed = v[20] or '',
-    heard_us = tonumber(v[21] or 0), returning_us = tonumber(v[22] or 0), changed = {},
+    heard_us = tonumber(v[21] or 0), changed = {},
   }
 end
 
@@ -94,6 +98,14 @@ local function write_gate(gate)
     pairs_of_gate[#pairs_of_gate + 1] = string.format('%.6f', gate[field]):gsub('%.?0+$', '', 1)
   end
   if #pairs_of_gate > 0 then redis.call('HSET', GATE, unpack(pairs_of_gate)) end
+end
+
+-- A line that nobody tells its settings any more goes when no token of it can be left: its sale is long over.
+local function keep_line()
+  if redis.call('TTL', GATE) > LINE_KEPT_S - HOUR_S then return end
+  for _, key in ipairs({ GATE, WAITING, SEEN, INSIDE, PASSES, OVER, RETURNED, ADMISSIONS, AWAY }) do
+    redis.call('EXPIRE', key, LINE_KEPT_S)
+  end
 end
 
 -- Without a gate the line is in Postgres and in the tokens of its people. One handler restores it; the others wait,
@@ -230,22 +242,33 @@ end
 
 -- Nobody loses anything by a Redis that was away. Who had just been let in could not fetch the pass: the claim window
 -- begins anew. Who waited could not poll: nobody is let in until they have had the time to, or the first to come back
--- would pass over everybody in front.
+-- would pass over everybody in front. But when nobody else has come back after the last silence until this one, that is
+-- how often people ask here (the background loop is dead, a tab asleep), and another pause would be one for ever.
 local function make_up_for_silence(gate, now)
+  local is_usual = gate.hold_us == gate.heard_us + RETURN_HOLD_US
   local let_in_last = redis.call('ZRANGEBYSCORE', INSIDE, '-inf', text(now + CLAIM_WINDOW_US))
   for _, person in ipairs(let_in_last) do
     local pass = read_pass(person)
     if pass and not pass.claimed then redis.call('ZADD', INSIDE, text(now + CLAIM_WINDOW_US), person) end
   end
-  if redis.call('ZCARD', WAITING) > 0 then
+  if not is_usual and redis.call('ZCARD', WAITING) > 0 then
     hold(gate, now + RETURN_HOLD_US)
   end
+end
+
+-- The clock went back: the server in place of a lost one is behind, or its clock was set. What the gate waits for comes
+-- after as long a time as before; when people were told to poll is in another time, as if nobody could have come.
+local function set_back(gate, now, back_us)
+  for _, field in ipairs({ 'hold_us', 'tokens_us', 'speed_us' }) do change(gate, field, gate[field] - back_us) end
+  change(gate, 'heard_us', now)
+  make_up_for_silence(gate, now)
 end
 
 -- Notes, to the second, that the line was asked.
 local function hear(gate, now)
   local silence_us = now - gate.heard_us
-  if silence_us < SECOND then return end
+  if silence_us < SECOND and silence_us > -SECOND then return end
+  if silence_us < 0 then return set_back(gate, now, -silence_us) end
   if gate.heard_us > 0 and silence_us > SILENCE_US then make_up_for_silence(gate, now) end
   change(gate, 'heard_us', now)
 end
@@ -328,12 +351,12 @@ end
 -- Whether somebody at the head is taken to be here: the poll that they were told to make is due about now. Who is not here
 -- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. It
 -- waits as long as a pass is kept to be claimed for a drawn place, as all who were collected poll soon after the opening,
--- and for those whom a closed line has sent away for a while, or the first to come back would pass over them.
+-- and when the line has just begun to move, or to move faster: what people were told was for a slower one.
 local function is_here(gate, person, place, now, caller)
   if person == caller then return true end
   local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)
-  local patient = place < DRAWN_BELOW or now < gate.returning_us
-  local wait_us = patient and CLAIM_WINDOW_US - GRACE_US or GRACE_US
+  local waits_longer = place < DRAWN_BELOW or now < gate.hold_us + CLAIM_WINDOW_US
+  local wait_us = waits_longer and CLAIM_WINDOW_US - GRACE_US or GRACE_US
   return now <= due + GRACE_US and due <= now + wait_us
 end
 
@@ -410,6 +433,11 @@ local function answer_waiting(gate, person, place, total, room, now, created, ji
   return { 'WAITING', numbers, gate.message }
 end
 
+-- By then they have polled, those in front like those behind; also whom a lost Redis has forgotten in between.
+local function all_collected_back_us(gate)
+  return gate.opens_us + CLAIM_WINDOW_US
+end
+
 -- For somebody in a draw whose sale has not opened. All of them poll next within as short a time after the opening as the
 -- budget allows, or once before it.
 local function answer_collected(gate, person, place, now, created, jitter)
@@ -430,11 +458,6 @@ end
 local function await_collected(gate)
   local last = redis.call('ZREVRANGE', SEEN, 0, 0, 'WITHSCORES')
   hold(gate, math.max(gate.opens_us, tonumber(last[2] or 0) + SECOND))
-end
-
--- A line that opens again: until when those come back who were told to while it was closed.
-local function await_return(gate, now)
-  change(gate, 'returning_us', now + 1000 * spread_ms(redis.call('ZCARD', WAITING), CLOSED_INTERVAL_S, 1))
 end
 
 -- For somebody at a closed line, whether they stand in it or not.

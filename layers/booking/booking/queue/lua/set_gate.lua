@@ -25,7 +25,14 @@ if newest then
 end
 
 local gate = read_gate()
-if before.state ~= 'open' and gate.state == 'open' then await_return(gate, now) end
+-- A place from before the draw is kept for nobody: who comes back is drawn.
+if before.seed == '' and gate.seed ~= '' then redis.call('UNLINK', AWAY) end
+local is_faster = gate.rate > before.rate or gate.capacity > before.capacity
+if is_faster or before.state ~= 'open' and gate.state == 'open' then
+  change(gate, 'hold_us', math.max(gate.hold_us, now))
+end
+local is_held_for_draw = before.hold_us > now and before.hold_us == all_collected_back_us(before)
+if is_held_for_draw then change(gate, 'hold_us', all_collected_back_us(gate)) end
 if gate.seed ~= '' and now < before.opens_us and gate.opens_us < before.opens_us then await_collected(gate) end
 -- Before the opening nobody has to be there, and while the line is held people are coming back.
 if now >= gate.opens_us and now >= gate.hold_us then
@@ -37,4 +44,5 @@ if now >= gate.opens_us and now >= gate.hold_us then
 end
 local admitted = let_in(gate, now, nil)
 write_gate(gate)
+keep_line()
 return { 'DONE', newest and 1 or 0, admitted, math.ceil(math.max(0, gate.hold_us - now) / SECOND) }
