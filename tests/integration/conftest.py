@@ -23,7 +23,7 @@ from encore_stack.instance import Instance, function_environment
 from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
-from support.redis import RedisStacks
+from support.redis import RedisStacks, heal
 from support.shop import Shop
 
 DATABASE = "encore_integration"
@@ -86,7 +86,8 @@ def redis_stacks() -> Iterator[RedisStacks]:
 
 @pytest.fixture
 def redis_topology() -> str:
-    """How Redis is run. The suites of the line, the locks and the cache run on every topology: see their conftest."""
+    """How Redis is run. The suites of the line, the locks and the cache run on every topology: see their conftest. A
+    test that is about some of them says so: see ``runs_on``."""
     return "single"
 
 
@@ -94,6 +95,13 @@ def redis_topology() -> str:
 def redis_stack(instance: Instance, redis_stacks: RedisStacks, redis_topology: str) -> Stack:
     """The stack whose Redis the test uses: the test stack where it is a single server."""
     return Stack(instance) if redis_topology == "single" else redis_stacks.get(redis_topology)
+
+
+@pytest.fixture
+def healed(redis_stack: Stack) -> Iterator[None]:
+    """What the test ends or stops of Redis runs again afterwards."""
+    yield
+    heal(redis_stack)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from encore_stack import redis_roles
 from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
 from encore_stack.stack import Stack
@@ -38,6 +40,11 @@ class RedisStacks:
     def close(self) -> None:
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda stack: stack.down(wipe=True), self._stacks.values()))
+
+
+def runs_on(*topologies: str) -> pytest.MarkDecorator:
+    """The test, or the module whose ``pytestmark`` it is, runs on these instead of those that its folder names."""
+    return pytest.mark.parametrize("redis_topology", topologies)
 
 
 def tell_masters(stack: Stack, *words: str | int) -> dict[str, Any]:
