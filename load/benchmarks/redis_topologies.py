@@ -21,12 +21,12 @@ from booking.platform.redis_client import KernelTimeout
 from booking.platform.redis_keys import line_key, line_keys
 from booking.platform.settings import settings
 from encore_stack import redis_roles
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import FAILING_OVER, Instance, function_environment
 from encore_stack.ports import HOST
 from encore_stack.stack import Stack
 
-TOPOLOGIES = ("single", "sentinel", "cluster")
-FAILING_OVER = ("sentinel", "cluster")
+TOPOLOGIES = ("single", *FAILING_OVER)
+"""Those that differ in their client: `split` has three of `single`'s."""
 
 _TURNS, _CALLS_A_TURN = 20, 500
 _CONCERT_ID = 1

@@ -17,7 +17,6 @@ from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
 from encore_stack.stack import Stack
 
 TOPOLOGIES = tuple(REDIS_SERVERS)
-FAILING_OVER = ("sentinel", "cluster")
 _WAIT_S_MAX = 30
 
 

@@ -8,9 +8,9 @@ from redis.exceptions import RedisError
 
 from booking.platform.redis import redis
 from encore_stack import redis_roles
-from encore_stack.instance import SENTINEL_SERVICE
+from encore_stack.instance import FAILING_OVER, SENTINEL_SERVICE
 from encore_stack.stack import Stack
-from support.redis import FAILING_OVER, end, roles, runs_on, settled_roles, wait_for_another_master
+from support.redis import end, roles, runs_on, settled_roles, wait_for_another_master
 
 pytestmark = [runs_on(*FAILING_OVER), pytest.mark.usefixtures("healed")]
 

@@ -14,8 +14,9 @@ from booking.platform.redis import RedisAway
 from booking.platform.redis_keys import line_key
 from booking.queue import read_token
 from encore_stack import redis_roles
+from encore_stack.instance import FAILING_OVER
 from encore_stack.stack import Stack
-from support.redis import FAILING_OVER, end, roles, runs_on, wait_for_another_master
+from support.redis import end, roles, runs_on, wait_for_another_master
 
 pytestmark = pytest.mark.usefixtures("healed")
 
