@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from typing import Any
 
 import httpx
-import pg8000.native
 import pytest
 
 from booking.operations.audit import Auditor, Verdict
@@ -20,6 +19,7 @@ from booking.platform.migrate import migrate
 from booking.platform.settings import settings
 from booking.queue import scripts
 from encore_stack.instance import Instance, function_environment
+from encore_stack.parts.postgres import connect
 from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
@@ -40,15 +40,7 @@ def instance() -> Instance:
 
 def run_as_superuser(instance: Instance, *statements: str) -> None:
     """Run statements that need more than the booking role has, each on its own."""
-    connection = pg8000.native.Connection(
-        "postgres",
-        password=instance.secrets()["postgres_password"],
-        host="127.0.0.1",
-        port=instance.ports["postgres"],
-        database="postgres",
-        ssl_context=False,
-    )
-    with closing(connection):
+    with closing(connect(instance, "postgres", user="postgres", database="postgres")) as connection:
         for statement in statements:
             connection.run(statement)
 
