@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from encore_stack.deployment.functions import wait_updated
 from encore_stack.deployment.packages import Package, make_packages
 from encore_stack.deployment.target import target_of
 from encore_stack.deployment.template import Template
@@ -77,10 +78,7 @@ class Copy:
             Layers=[runtime_layer, layer["LayerVersionArn"]],
             Environment={"Variables": deployed["Environment"]["Variables"]},
         )
-        deadline = time.monotonic() + WAIT_S_MAX
-        while self._lambda.get_function_configuration(FunctionName=self.name)["State"] != "Active":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_updated(self._lambda, self.name)
 
     def _make_api(self) -> str:
         api_id: str = self._apis.create_rest_api(name=self.name)["id"]

@@ -4,12 +4,10 @@ Two LocalStacks of the test's own stand side by side, one with all patches and o
 API and the same requests. The test stack is not needed, only what scripts/up has installed.
 """
 
-import io
 import json
 import re
 import subprocess
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ import httpx
 import pytest
 
 from encore_lambda_executor.patches import SPEED, SWITCH
+from encore_stack.deployment.one_file import create_function, zipped
 from encore_stack.instance import PROJECT_DIR, Instance
 from encore_stack.localstack_runner import start_localstack
 
@@ -248,7 +247,7 @@ def _deploy(stack: Probed) -> None:
     _wait_for(lambda: _is_up(stack), "LocalStack to answer")
     functions = stack.client("lambda")
     for name, settings in _FUNCTIONS.items():
-        _create_function(functions, name, _PROBE, **settings)
+        create_function(functions, name, _PROBE, **settings)
     version = functions.publish_version(FunctionName="probe")["Version"]
     functions.create_alias(FunctionName="probe", Name="live", FunctionVersion=version)
     functions.put_function_concurrency(FunctionName="throttled", ReservedConcurrentExecutions=0)
@@ -256,18 +255,6 @@ def _deploy(stack: Probed) -> None:
     apis.create_rest_api(name="probe", tags={"_custom_id_": _API_ID})
     apis.put_rest_api(restApiId=_API_ID, mode="overwrite", body=json.dumps(_openapi()).encode())
     apis.create_deployment(restApiId=_API_ID, stageName="v1")
-
-
-def _create_function(functions: Any, name: str, source: str, **settings: int) -> None:
-    functions.create_function(
-        FunctionName=name,
-        Runtime="python3.13",
-        Handler="app.handler",
-        Role=_ROLE,
-        Code={"ZipFile": _zipped(source)},
-        **settings,
-    )
-    _wait_for(lambda: _is_ready(functions, name), f"function {name}")
 
 
 def _openapi() -> dict[str, Any]:
@@ -293,24 +280,12 @@ def _openapi() -> dict[str, Any]:
     }
 
 
-def _zipped(source: str) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        files.writestr("app.py", source)
-    return archive.getvalue()
-
-
 def _is_up(stack: Probed) -> bool:
     assert stack.process.poll() is None, "LocalStack has ended"
     try:
         return bool(stack.get("/_localstack/health"))
     except httpx.HTTPError:
         return False
-
-
-def _is_ready(functions: Any, name: str) -> bool:
-    settings = functions.get_function_configuration(FunctionName=name)
-    return bool(settings["State"] == "Active" and settings.get("LastUpdateStatus", "Successful") == "Successful")
 
 
 def _wait_for(condition: Callable[[], Any], what: str) -> Any:
@@ -390,11 +365,11 @@ def test_only_without_patches_is_each_invocation_a_metric_of_its_own(stacks: dic
 
 def test_what_a_replaced_version_has_printed_is_not_lost(stacks: dict[str, Probed]) -> None:
     stack, functions = stacks["all"], stacks["all"].client("lambda")
-    _create_function(functions, "replaced", "def handler(event, context): print('call', event)")
+    create_function(functions, "replaced", "def handler(event, context): print('call', event)")
     for number in range(3):  # the first goes at once, the others wait for their second to pass
         functions.invoke(FunctionName="replaced", Payload=str(number))
 
-    functions.update_function_code(FunctionName="replaced", ZipFile=_zipped("def handler(event, context): pass"))
+    functions.update_function_code(FunctionName="replaced", ZipFile=zipped("def handler(event, context): pass"))
 
     def printed() -> bool:
         return [line for lines in stack.logs("replaced").values() for line in lines if line.startswith("call")] == [
