@@ -1,7 +1,6 @@
 """LocalStack with the executor behaves as Lambda does: what the functions rely on, through Lambda's own API."""
 
 import json
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from encore_stack.deployment.functions import wait_updated
 from encore_stack.deployment.one_file import create_function, zipped
 from encore_stack.deployment.target import target_of
 from encore_stack.instance import Instance
+from support.waiting import wait_for
 
 _WAIT_S = 30
 
@@ -179,10 +179,7 @@ def send(function: Function, numbers: Iterable[int], folder: Path, works_s: floa
 
 def wait_for_all(came: Callable[[], list[int]], count: int) -> None:
     """Return when each event has come once."""
-    deadline_s = time.monotonic() + _WAIT_S
-    while came() != list(range(count)):
-        assert time.monotonic() < deadline_s, f"lost: {sorted(set(range(count)) - set(came()))}"
-        time.sleep(0.05)
+    wait_for(came, lambda numbers: numbers == list(range(count)))
 
 
 def test_events_sent_right_after_an_update_come(
@@ -223,10 +220,7 @@ def handler(event, context):
     def begin(count: int, version: str) -> None:
         for _ in range(count):
             function.client.invoke(FunctionName=function.name, InvocationType="Event", Payload=b"{}")
-        deadline_s = time.monotonic() + _WAIT_S
-        while len(list(tmp_path.glob(f"{version}-*"))) < count:
-            assert time.monotonic() < deadline_s, f"the {version} code does not begin"
-            time.sleep(0.05)
+        wait_for(lambda: len(list(tmp_path.glob(f"{version}-*"))), lambda begun: begun >= count, within_s=_WAIT_S)
 
     begin(2, "old")
     function.replace(source.replace("VERSION", "new"))

@@ -7,7 +7,6 @@ API and the same requests. The test stack is not needed, only what scripts/up ha
 import json
 import re
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +23,9 @@ from encore_lambda_executor.patches import SPEED, SWITCH
 from encore_stack.deployment.one_file import create_function, zipped
 from encore_stack.instance import PROJECT_DIR, Instance
 from encore_stack.localstack_runner import start_localstack
+from support.waiting import wait_for
 
 _WAIT_S = 90
-_POLL_S = 0.1
 _API_ID = "probe"
 _ROLE = "arn:aws:iam::000000000000:role/test"
 _LAMBDA = "arn:aws:lambda:us-east-1:000000000000:function"
@@ -244,7 +243,7 @@ def _start(switch: str, folder: Path, port: int) -> Probed:
 
 
 def _deploy(stack: Probed) -> None:
-    _wait_for(lambda: _is_up(stack), "LocalStack to answer")
+    wait_for(lambda: _is_up(stack), within_s=_WAIT_S)
     functions = stack.client("lambda")
     for name, settings in _FUNCTIONS.items():
         create_function(functions, name, _PROBE, **settings)
@@ -288,14 +287,6 @@ def _is_up(stack: Probed) -> bool:
         return False
 
 
-def _wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + _WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {_WAIT_S} s for {what}"
-        time.sleep(_POLL_S)
-    return found
-
-
 @pytest.mark.parametrize("name", _REQUESTS)
 def test_patched_and_unpatched_answer_alike(name: str, answers: dict[str, dict[str, Any]]) -> None:
     status, headers, body = answers["none"][name]
@@ -312,7 +303,7 @@ def test_the_same_lines_reach_cloudwatch_logs(function: str, stacks: dict[str, P
         reports = [line for lines in logs.values() for line in lines if line.startswith("REPORT")]
         return logs if len(reports) == _RUNS[function] else None
 
-    patched, unpatched = (_wait_for(lambda each=each: all_reports(each), "the logs") for each in stacks.values())  # type: ignore[misc]
+    patched, unpatched = (wait_for(lambda each=each: all_reports(each), within_s=_WAIT_S) for each in stacks.values())  # type: ignore[misc]
 
     assert patched == unpatched
     assert any("asked for /" in line for lines in patched.values() for line in lines)
@@ -328,7 +319,7 @@ def test_the_same_metrics_reach_cloudwatch(stacks: dict[str, Probed]) -> None:
     }
 
     for stack in stacks.values():
-        _wait_for(lambda stack=stack: _total(stack.metrics()) >= _total(wanted), "the metrics")  # type: ignore[misc]
+        wait_for(lambda stack=stack: _total(stack.metrics()) >= _total(wanted), within_s=_WAIT_S)  # type: ignore[misc]
         assert stack.metrics() == wanted
 
 
@@ -359,7 +350,10 @@ def test_only_without_patches_is_each_invocation_a_metric_of_its_own(stacks: dic
     def single_values(stack: Probed) -> int:
         return sum(each["ns"] == "AWS/Lambda" for each in stack.get("/_aws/cloudwatch/metrics/raw")["metrics"])
 
-    _wait_for(lambda: single_values(stacks["none"]) == _RUNS.total() + sum(_ERRORS.values()), "the metrics")
+    wait_for(
+        lambda: single_values(stacks["none"]) == _RUNS.total() + sum(_ERRORS.values()),
+        within_s=_WAIT_S,
+    )
     assert single_values(stacks["all"]) == 0
 
 
@@ -378,7 +372,7 @@ def test_what_a_replaced_version_has_printed_is_not_lost(stacks: dict[str, Probe
             "call 2\n",
         ]
 
-    _wait_for(printed, "what was printed")
+    wait_for(printed, within_s=_WAIT_S)
 
 
 def test_what_was_counted_is_put_when_localstack_ends() -> None:

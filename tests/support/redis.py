@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -15,9 +14,9 @@ import pytest
 from encore_stack import redis_roles
 from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
 from encore_stack.stack import Stack
+from support.waiting import wait_for
 
 TOPOLOGIES = tuple(REDIS_SERVERS)
-_WAIT_S_MAX = 30
 
 
 class RedisStacks:
@@ -71,14 +70,13 @@ def heal(stack: Stack) -> None:
 
 def wait_for_another_master(stack: Stack, lost: str, key: str = "") -> str:
     """The master in place of ``lost``: of the sentinels, or of ``key``'s slot."""
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while time.monotonic() < deadline_s:
+
+    def master() -> str | None:
         with suppress(redis_roles.NoMaster):
-            master = redis_roles.master_of(stack.instance, key)
-            if master != lost:
-                return master
-        time.sleep(0.01)
-    raise AssertionError(f"nobody has taken the place of {lost}")
+            return redis_roles.master_of(stack.instance, key)
+        return None
+
+    return str(wait_for(master, lambda name: name not in (None, lost), every_s=0.01))
 
 
 def roles(stack: Stack) -> dict[str, str | None]:
@@ -88,13 +86,11 @@ def roles(stack: Stack) -> dict[str, str | None]:
 
 def settled_roles(stack: Stack) -> dict[str, str | None]:
     """As ``roles``, once every replica follows a master: after a failover some still follow who was replaced."""
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while time.monotonic() < deadline_s:
-        found = roles(stack)
-        if all(found[master] is None for master in found.values() if master is not None):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"the servers' roles do not settle: {found}")
+
+    def are_settled(found: dict[str, str | None]) -> bool:
+        return all(found[master] is None for master in found.values() if master is not None)
+
+    return wait_for(lambda: roles(stack), are_settled)
 
 
 def start_server(processes: ExitStack, folder: Path, lines: Sequence[str], *, sentinel: bool = False) -> None:

@@ -1,6 +1,5 @@
 """The clients of Sentinel and of a cluster: they follow the master, each for a bounded time."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from encore_stack import redis_roles
 from encore_stack.instance import SENTINEL_SERVICE, Instance
 from encore_stack.stack import Stack
 from support.redis import roles, runs_on, tell_masters
+from support.waiting import wait_for
 
 _KEY = "clients:{c1}:test"
 _SET = Script("redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1]) return 'OK'")
@@ -258,9 +258,7 @@ class SlotMoving:
         return error_count(self._instance, self._from, kind) - self._before.get(kind, 0)
 
     def wait_for_refusals(self, kind: str) -> None:
-        deadline_s = time.monotonic() + 20
-        while not self.refusals(kind):
-            assert time.monotonic() < deadline_s
+        wait_for(lambda: self.refusals(kind))
 
     def _ask(self, name: str, *words: str | int) -> Any:
         with redis_roles.asking(self._instance, name) as ask:
