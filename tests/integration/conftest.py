@@ -192,10 +192,10 @@ def break_script(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     def replace(guard: str, instead: str) -> None:
         assert scripts.SHARED.count(guard) == 1
         monkeypatch.setattr(scripts, "SHARED", scripts.SHARED.replace(guard, instead))
-        scripts.script.cache_clear()
+        scripts.functions.cache_clear()
 
     yield replace
-    scripts.script.cache_clear()
+    scripts.functions.cache_clear()
 
 
 @pytest.fixture
