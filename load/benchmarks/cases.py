@@ -10,7 +10,7 @@ from benchmarks.gateway import StepsAndFloors
 from benchmarks.measure import Case
 from benchmarks.requests import FLOORS, STEPS, MakeRequests, Request, get
 from benchmarks.stage import FLOOR_DATABASE, LINE_CONCERT_ID, SHOP_CONCERT_ID, SHOP_SCHEDULE_ID, SQL, Stage
-from booking.platform.redis import Script, redis
+from booking.platform.redis import Lua, Script, redis
 from booking.platform.redis_keys import line_keys, seat_lock_key
 from booking.platform.resources import read_text
 from booking.queue import person_of
@@ -113,9 +113,9 @@ def lua_cases(stage: Stage, calls: int) -> Iterator[Case]:
     line = [*line_keys(LINE_CONCERT_ID), *common_arguments(LINE_CONCERT_ID)]
     seat = [seat_lock_key(SHOP_SCHEDULE_ID, name) for name in ("__rand_int__", "count", "held:__rand_int__")]
 
-    def rate(lua: Script, keys: int, words: Sequence[str | float]) -> Callable[[], float]:
-        client.execute_command("SCRIPT LOAD", lua.source)
-        return lambda: tools.redis_benchmark(port, CLIENTS, calls, ["EVALSHA", lua.digest, keys, *words])
+    def rate(lua: Lua, keys: int, words: Sequence[str | float]) -> Callable[[], float]:
+        lua.load(client, str(words[0]))
+        return lambda: tools.redis_benchmark(port, CLIENTS, calls, [lua.command, lua.name, keys, *words])
 
     floor = rate(Script("return redis.call('GET', KEYS[1])"), 1, ["bench:none"])
     lock = Script(read_text("booking.seats", "lua/lock_seats.lua"))

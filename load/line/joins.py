@@ -55,11 +55,11 @@ def handler_per_s(stage: Stage) -> float:
 def ceilings(stage: Stage, base_url: str, duration_s: float, tell: Callable[[str], None]) -> Iterator[Ceiling]:
     """One for each number of connections. Raises ToolError."""
     lua, port = script("join"), stage.instance.ports["redis"]
-    redis("queue").execute_command("SCRIPT LOAD", lua.source)
+    lua.load(redis("queue"), line_key(LINE_CONCERT_ID, "gate"))
     words = [*line_keys(LINE_CONCERT_ID), *common_arguments(LINE_CONCERT_ID), "b__rand_int__", 0.5]
     for connections in CONNECTIONS:
         tell(f"joins over {connections} connections")
-        script_per_s = tools.redis_benchmark(port, connections, _SCRIPT_CALLS, ["EVALSHA", lua.digest, 10, *words])
+        script_per_s = tools.redis_benchmark(port, connections, _SCRIPT_CALLS, [lua.command, lua.name, 10, *words])
         yield Ceiling(connections, script_per_s, joins_per_s(stage, base_url, connections, duration_s))
 
 

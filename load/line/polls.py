@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import batched
 
-from booking.platform.redis import Script, redis
+from booking.platform.redis import redis
 from booking.platform.redis_keys import line_keys
 from booking.platform.resources import read_text
 from booking.queue.line import common_arguments
-from booking.queue.scripts import CLOCK, SHARED
+from booking.queue.scripts import library
 
 SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000)
 JOINED_WITHIN_S = 1.0
@@ -22,7 +22,7 @@ _FOLLOWED_MAX = 20_000
 _PER_CALL = 1_000
 _BUCKET_S = 5
 
-_POLL_TIMES = Script(CLOCK + SHARED + read_text("line", "poll_times.lua"))
+_POLL_TIMES = library({"poll_times": read_text("line", "poll_times.lua")}).functions()["poll_times"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-import os
+import random
 import time
 from functools import lru_cache
 from typing import Any
@@ -105,8 +105,8 @@ def _request_context(
 
 
 def _request_id() -> str:
-    """A random UUID (version 4) as text, in a third of the time that ``uuid`` takes."""
-    digits = os.urandom(16).hex()
+    """A random UUID (version 4) as text, in a third of the time that ``uuid`` takes and without a system call."""
+    digits = f"{random.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 

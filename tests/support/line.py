@@ -75,9 +75,9 @@ def own_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     with monkeypatch.context() as patch:
         real = scripts.CLOCK.replace("local function clock_us()", "local function server_us()")
         patch.setattr(scripts, "CLOCK", real + _CLOCK)
-        scripts.script.cache_clear()
+        scripts.functions.cache_clear()
         yield Clock()
-    scripts.script.cache_clear()
+    scripts.functions.cache_clear()
 
 
 @dataclass

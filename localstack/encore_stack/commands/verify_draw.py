@@ -12,7 +12,8 @@ from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
 from booking.queue import person_of
 from encore_stack.arguments import concert_id
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _SHOWN = 5
 _FAULTS_SHOWN_MAX = 10
@@ -32,8 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.user_ids and options.people is None:
         parser.error("--user-ids says what is in the FILE of --people, which is missing")
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    adopt_settings(Instance.load_existing())
     server = Server(settings().database_url, statement_timeout_ms=_STATEMENT_TIMEOUT_MS)
     try:
         people = None if options.people is None else _read_people(options.people, as_user_ids=options.user_ids)

@@ -1,4 +1,4 @@
-"""Redis: three endpoints (line, locks, cache; one server by default) and Lua scripts called by their digest.
+"""Redis: three endpoints (line, locks, cache; one server by default), and Lua that runs there.
 
 Each endpoint may be a single server, a master under Sentinel, or a cluster (``redis_urls``).
 
@@ -8,13 +8,14 @@ with Postgres alone; nothing that guards a sale depends on an answer from this m
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from booking.platform.problems import Unavailable
 from booking.platform.redis_client import Client, SingleClient
@@ -58,35 +59,106 @@ def redis_away_refuses() -> Iterator[None]:
         raise RedisAway(retry_after_s=2) from fault
 
 
-class Script:
-    """A Lua script, sent by digest and loaded when the server does not know it (one extra trip, once a server).
+class Lua(ABC):
+    """Something in Lua that a server runs, and that is sent to a server that does not know it (two extra trips, once).
 
     All its keys have one hash tag: the first of them says which server of a cluster runs it.
     """
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    command: str
+    name: str
+    """What the server knows it by: ``<command> <name> <number of keys> <keys> <arguments>`` runs it."""
 
     def __call__(self, client: Client, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
-        """Run the script and return Redis's reply. Raises RedisError when the server cannot be asked."""
+        """Run it and return Redis's reply. Raises RedisError when the server cannot be asked."""
+        command = self.packed(keys, args)
         try:
-            return client.execute_packed(keys[0], self.packed(keys, args))
-        except NoScriptError:
-            return client.eval(self.source, len(keys), *keys, *args)
+            return client.execute_packed(keys[0], command)
+        except ResponseError as fault:
+            if not self.is_unknown(fault):
+                raise
+        self.load(client, keys[0])
+        return client.execute_packed(keys[0], command)
 
     def packed(self, keys: Sequence[str], args: Sequence[str | int | float]) -> bytes:
-        """The call in the wire format, for a server that knows the script."""
-        head = _packed_head(self.digest, tuple(keys))
+        """The call in the wire format, for a server that knows it."""
+        head = _packed_head(self.command, self.name, tuple(keys))
         return b"*%d\r\n%b%b" % (3 + len(keys) + len(args), head, _packed(args))
+
+    @abstractmethod
+    def is_unknown(self, fault: RedisError) -> bool:
+        """Whether this is what a server says that does not know it."""
+
+    @abstractmethod
+    def load(self, client: Client, key: str) -> None:
+        """Make it known to the server that has ``key``. Raises RedisError."""
+
+
+class Script(Lua):
+    """A script of its own, known by its digest to the servers that have seen it. Its source uses KEYS and ARGV."""
+
+    command = "EVALSHA"
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.name = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def is_unknown(self, fault: RedisError) -> bool:
+        return isinstance(fault, NoScriptError)
+
+    def load(self, client: Client, key: str) -> None:
+        client.execute_packed(key, packed_command("SCRIPT", "LOAD", self.source))
+
+
+class Library:
+    """Lua functions that share code; servers keep them, and so do their replicas (Redis functions).
+
+    A script would make what it shares with others anew at each call. A library's shared code ran when it was loaded; it
+    finds in KEYS and ARGV what each call sets before ``take_arguments()``, which the shared code defines.
+    The library and its functions are named by their digest, so that callers of an older and of a newer one do not meet.
+    One that nobody calls any more may be deleted (FUNCTION DELETE, or FLUSH: callers load what they miss).
+    """
+
+    def __init__(self, name: str, shared: str, functions: Mapping[str, str]) -> None:
+        code = "local KEYS, ARGV\n" + shared
+        digest = hashlib.sha1(f"{code}{functions}".encode(), usedforsecurity=False).hexdigest()
+        self._name = f"{name}_{digest[:12]}"
+        self._functions = {function: f"{self._name}_{function}" for function in functions}
+        registered = [_registered(self._functions[function], body) for function, body in functions.items()]
+        self.source = f"#!lua name={self._name}\n{code}{''.join(registered)}"
+
+    def functions(self) -> dict[str, "Function"]:
+        """Its functions by name."""
+        return {name: Function(self, known_as) for name, known_as in self._functions.items()}
+
+
+class Function(Lua):
+    """A function of a library."""
+
+    command = "FCALL"
+
+    def __init__(self, library: Library, name: str) -> None:
+        self._library = library
+        self.name = name
+
+    def is_unknown(self, fault: RedisError) -> bool:
+        return str(fault) == "Function not found"
+
+    def load(self, client: Client, key: str) -> None:
+        client.execute_packed(key, packed_command("FUNCTION", "LOAD", "REPLACE", self._library.source))
+
+
+def _registered(known_as: str, body: str) -> str:
+    head = f"redis.register_function('{known_as}', function(keys, args)"
+    return f"{head}\n  KEYS, ARGV = keys, args\n  take_arguments()\n{body}end)\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One run of a script whose reply nobody waits for, to be sent together with others."""
+    """One run of something in Lua whose reply nobody waits for, to be sent together with others."""
 
     endpoint: Endpoint
-    script: Script
+    script: Lua
     keys: Sequence[str]
     args: Sequence[str | int | float]
 
@@ -113,9 +185,11 @@ def _run_batch(client: Client, batch: Sequence[Call]) -> None:
     faults: list[RedisError] = []
     replies = client.execute_together([(call.keys[0], call.script.packed(call.keys, call.args)) for call in batch])
     for call, reply in zip(batch, replies, strict=True):
-        if isinstance(reply, NoScriptError):
-            client.eval(call.script.source, len(call.keys), *call.keys, *call.args)
-        elif isinstance(reply, RedisError):
+        if not isinstance(reply, RedisError):
+            continue
+        if call.script.is_unknown(reply):
+            call.script(client, call.keys, call.args)
+        else:
             faults.append(reply)
     if faults:
         raise faults[0]
@@ -127,10 +201,10 @@ def packed_command(*words: str | int | float) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _packed_head(digest: str, keys: tuple[str, ...]) -> bytes:
-    """The part of a script's call that does not change for one concert, packed once: with the ten keys of a line,
+def _packed_head(command: str, name: str, keys: tuple[str, ...]) -> bytes:
+    """The part of a call that does not change for one concert, packed once: with the ten keys of a line,
     packing takes longer than waiting for the answer."""
-    return _packed(("EVALSHA", digest, len(keys), *keys))
+    return _packed((command, name, len(keys), *keys))
 
 
 def _packed(words: Sequence[str | int | float]) -> bytes:

@@ -42,7 +42,7 @@ class Client(Redis, ABC):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # its pool stays empty
+        super().__init__(driver_info=None)  # its pool stays empty
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
         """Send one command and return its reply as redis-py does. Raises RedisError."""
@@ -182,7 +182,9 @@ def connection_options(url: str) -> tuple[type[Connection], dict[str, Any]]:
     options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     kind: type[Connection] = options.pop("connection_class", KernelTimeout)  # another one for TLS
     timeout_s = settings().redis_timeout_s
-    return kind, {**options, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    # Without driver_info: to find its own version redis-py would read its package's metadata, for each connection, and
+    # tell the server in two more trips.
+    return kind, {**options, "driver_info": None, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
 
 
 def pauses(within_s: float) -> Iterator[float]:

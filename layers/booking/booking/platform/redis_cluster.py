@@ -34,7 +34,7 @@ _ELSEWHERE = (AskError, ClusterDownError, TryAgainError, RedisConnectionError, R
 
 _LEADERLESS_S = 0.2
 _FRESH_S = 0.05
-_KEY_POSITIONS = {"EVAL": 3, "EVALSHA": 3}
+_KEY_POSITIONS = {"EVAL": 3, "EVALSHA": 3, "FCALL": 3}
 """Of commands whose first key is not their first word."""
 
 _slot_maps: dict[RedisUrl, "_SlotMap"] = {}

@@ -139,6 +139,7 @@ def _connection_to_master(url: RedisUrl, reign: _Reign) -> _ToMaster:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
+        "driver_info": None,  # as in connection_options
     }
     sentinel = Sentinel(url.hosts, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
     return (_TlsToMaster if tls else _PlainToMaster)(sentinel, url.service, reign, **options)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import re
 import sys
 import threading
@@ -37,7 +38,8 @@ def logs_info() -> bool:
 
 def start_correlation(offered: str | None) -> str:
     """Adopt the caller's correlation id when it is short and plain, else make one; returns the id in force."""
-    adopted = offered if offered and _USABLE_CORRELATION.fullmatch(offered) else os.urandom(16).hex()
+    # os.urandom would let go of the interpreter's lock, which a busy server's thread waits to get back.
+    adopted = offered if offered and _USABLE_CORRELATION.fullmatch(offered) else f"{random.getrandbits(128):032x}"
     _correlation_id.set(adopted)
     return adopted
 

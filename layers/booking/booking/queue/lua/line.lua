@@ -1,4 +1,4 @@
--- What all scripts of the waiting line share. Sent in front of each of them (scripts.py).
+-- What all functions of the waiting line share: the head of their library (scripts.py), which runs once, when it is loaded.
 --
 -- KEYS  1 gate  2 waiting  3 seen  4 inside  5 passes  6 over  7 returned  8 admissions  9 away  10 restoring
 --       (platform/redis_keys.py says what each holds)
@@ -22,12 +22,18 @@
 -- Places, numbers and times are whole microseconds: exact in a Lua number (until the year 2255), exact in an integer
 -- reply, but '..' and tostring print 14 digits of them. So text() prints them; never concatenate one as it is.
 
-local GATE, WAITING, SEEN, INSIDE, PASSES, OVER, RETURNED, ADMISSIONS, AWAY, RESTORING = unpack(KEYS)
-
 local SECOND = 1000000
-local CLAIM_WINDOW_US = tonumber(ARGV[2]) * SECOND
-local PASS_LIFE_S = tonumber(ARGV[3])
-local POLLS_PER_S_MAX = tonumber(ARGV[4])
+
+-- Of the call that is being answered; each sets them anew.
+local GATE, WAITING, SEEN, INSIDE, PASSES, OVER, RETURNED, ADMISSIONS, AWAY, RESTORING
+local CLAIM_WINDOW_US, PASS_LIFE_S, POLLS_PER_S_MAX
+
+local function take_arguments()
+  GATE, WAITING, SEEN, INSIDE, PASSES, OVER, RETURNED, ADMISSIONS, AWAY, RESTORING = unpack(KEYS)
+  CLAIM_WINDOW_US = tonumber(ARGV[2]) * SECOND
+  PASS_LIFE_S = tonumber(ARGV[3])
+  POLLS_PER_S_MAX = tonumber(ARGV[4])
+end
 
 -- Limits on what one call does, so that no script holds Redis for more than a few milliseconds.
 local ADMISSIONS_MAX = 500
