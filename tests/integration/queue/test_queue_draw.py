@@ -151,6 +151,13 @@ def test_polls_before_the_opening_are_rare_and_then_spread_after_it(open_draw, u
     assert max(waits) - min(waits) > 1
 
 
+def test_nobody_is_told_to_poll_sooner_than_after_a_second(open_draw, monkeypatch):
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    line = open_draw(opens_in_s=3600)
+    line.clock.advance(3599.5)
+    assert line.join("ann").poll_after_ms == 1000
+
+
 # ---- the opening ----
 
 

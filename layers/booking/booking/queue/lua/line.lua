@@ -451,7 +451,7 @@ local function answer_collected(gate, person, place, now, created, jitter)
   local least_s = math.min(INTERVAL_MAX_S, math.max(OPENING_SPREAD_S, total / (COLLECTED_PART * POLLS_PER_S_MAX)))
   local interval_ms = spread_ms(total, least_s, jitter)
   if to_opening_ms <= spread_ms(total, least_s, 1) then
-    interval_ms = math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0))
+    interval_ms = math.max(1000, math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0)))
   end
   await_poll(person, now, interval_ms)
   write_gate(gate)
