@@ -111,7 +111,7 @@ def test_a_function_is_named_after_its_folder(function: Function) -> None:
 
 def test_background_loops_run_every_minute_two_at_a_time() -> None:
     loops = [function for function in TEMPLATE.functions if function.name.startswith("every_minute_")]
-    assert len(loops) == 4
+    assert len(loops) == 5
     for loop in loops:
         assert (loop.schedules, loop.timeout_s, loop.reserved_concurrency) == (("rate(1 minute)",), 90, 2)
 

@@ -36,7 +36,8 @@ def _reason(fault: DBAPIError) -> str:
 def run() -> None:
     url = context.config.get_main_option("sqlalchemy.url")
     assert url is not None
-    engine = create_engine(url, poolclass=pool.NullPool)
+    # The name says to whoever ends long locks that this one is meant.
+    engine = create_engine(url, poolclass=pool.NullPool, connect_args={"application_name": "encore-migrate"})
     with engine.connect() as connection:
         context.configure(connection=connection, transactional_ddl=True)
         with context.begin_transaction():

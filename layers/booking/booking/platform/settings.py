@@ -44,6 +44,8 @@ class Settings:
     statement_timeout_ms: int = 3_000
     lock_timeout_ms: int = 2_000
     connect_timeout_s: float = 2.0
+    long_lock_s_max: float = 5.0
+    """A transaction older than this that sits on seats is ended: longer than any statement of our own may take."""
     redis_timeout_s: float = 1.0
     """A server that let a command time out is not asked for a second: a request waits for it about once."""
 
