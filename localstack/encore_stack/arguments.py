@@ -8,3 +8,10 @@ def concert_id(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63:
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is no concert's id")
+
+
+def process_id(text: str) -> int:
+    """A process's id. Raises ArgumentTypeError."""
+    if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no process's id")

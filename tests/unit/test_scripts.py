@@ -28,7 +28,7 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("status",), ("tour",), ("audit",), ("seed",), ("logs",), ("gate", "show", "1")],
+    [("status",), ("tour",), ("audit",), ("seed",), ("logs",), ("gate", "show", "1"), ("long-locks",)],
     ids=lambda command: command[0],
 )
 def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -> None:
@@ -54,6 +54,8 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("verify-draw", "1", "--seed-hash", "abc"), "'abc' is no SHA-256"),
         (("verify-draw", "1", "--show", "-1"), "'-1' is no number of people"),
         (("verify-draw", "1", "--user-ids"), "--people, which is missing"),
+        (("long-locks", "--end", "psql"), "'psql' is no process's id"),
+        (("long-locks", "--limit", "0"), "'0' is no number from 1 to 1,000"),
         (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )
