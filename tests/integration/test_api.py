@@ -347,6 +347,8 @@ def test_a_reservation_is_shown_by_pass_and_by_token(person: Person, shop: Shop)
     by_token = person.http.get(f"reservations/{reservation_id}", headers=person.with_token)
     by_pass = person.http.get(f"reservations/{reservation_id}", headers=person.with_pass)
     assert by_token.json() == by_pass.json()
+    [begun] = by_token.json()["story"]
+    assert begun == {"at": begun["at"], "event": "held", "seats": [1], "until": by_token.json()["expires_at"]}
     assert_problem(person.http.get(f"reservations/{reservation_id}"), 401, "token-invalid")
 
 
