@@ -1,18 +1,17 @@
 """The best seats on request: side by side where there are such, never the same for two, nobody refused without need."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import booking.seats
 from booking.operations.audit import Auditor, Verdict
-from booking.platform.postgres import DatabaseBusy, Server, primary
+from booking.platform.postgres import DatabaseBusy, primary
 from booking.platform.problems import BadRequest, Refusal
 from booking.platform.settings import settings
 from booking.queue import TurnOver
@@ -25,6 +24,7 @@ from booking.seats.problems import (
     SectionUnknown,
     TooFewSeatsLeft,
 )
+from support.rows import deadlocks, locked_seats, wait_until_somebody_waits
 from support.shop import PRICE, Shop, new_key
 from support.sound import SOUND
 
@@ -176,24 +176,11 @@ def test_refusals_are_those_of_any_hold(shop: Shop) -> None:
 # --- others at the same time ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def locked(shop: Shop, numbers: list[int]) -> Iterator[Server]:
-    """Somebody else has these seats' rows locked, in a transaction that the test may end."""
-    with closing(Server(settings().database_url)) as other:
-        other.rows("begin")
-        other.rows(
-            "select from seat where schedule_id = :id and number = any (:numbers) for update",
-            id=shop.concert_id,
-            numbers=numbers,
-        )
-        yield other
-
-
 def test_seats_that_somebody_is_taking_are_passed_over_without_waiting(shop: Shop) -> None:
-    with locked(shop, [1, 4]):
+    with locked_seats(shop.concert_id, [1, 4]):
         assert shop.hold_best(2, "first")["seats"] == [2, 3]
         assert shop.hold_best(3, "second")["seats"] == [5, 6, 7]
-    with locked(shop, [8]):
+    with locked_seats(shop.concert_id, [8]):
         assert shop.hold_best(2, "third")["seats"] == [9, 10]
 
 
@@ -201,7 +188,7 @@ def test_the_last_seats_are_waited_for_and_not_refused(shop: Shop) -> None:
     """Somebody has the last seats locked: they are neither gone nor free until that transaction ends."""
     shop.hold([1, 2, 3, 4], "first")
     shop.hold([5, 6, 7, 8], "second")
-    with locked(shop, [9]) as other, ThreadPoolExecutor(1) as asking:
+    with locked_seats(shop.concert_id, [9]) as other, ThreadPoolExecutor(1) as asking:
         answer = asking.submit(lambda: shop.hold_best(2, "third")["seats"])
         wait_until_somebody_waits(other)
         other.rows("rollback")
@@ -212,7 +199,7 @@ def test_the_last_seats_are_waited_for_and_not_refused(shop: Shop) -> None:
 def test_who_waited_in_vain_is_told_how_many_are_left(shop: Shop) -> None:
     shop.hold([1, 2, 3, 4], "first")
     shop.hold([5, 6, 7, 8], "second")
-    with locked(shop, [9]) as other, ThreadPoolExecutor(1) as asking:
+    with locked_seats(shop.concert_id, [9]) as other, ThreadPoolExecutor(1) as asking:
         answer = asking.submit(lambda: shop.hold_best(2, "third"))
         wait_until_somebody_waits(other)
         other.rows(
@@ -235,19 +222,8 @@ def test_without_a_second_patient_look_the_last_seats_are_refused_for_nothing(
     shop.hold([1, 2, 3, 4], "first")
     shop.hold([5, 6, 7, 8], "second")
 
-    with locked(shop, [9]), pytest.raises(DatabaseBusy):
+    with locked_seats(shop.concert_id, [9]), pytest.raises(DatabaseBusy):
         shop.hold_best(2, "third")
-
-
-def wait_until_somebody_waits(other: Server) -> None:
-    """Return when somebody waits for a lock of this connection."""
-    pid = other.value("select pg_backend_pid()")
-    deadline_s = time.monotonic() + 10
-    while not primary().value(
-        "select exists (select from pg_locks where not granted and cast(:by as integer) = any (pg_blocking_pids(pid)))",
-        by=pid,
-    ):
-        assert time.monotonic() < deadline_s, "nobody waits"
 
 
 # --- races ---------------------------------------------------------------------------------------------------------
@@ -346,12 +322,6 @@ def test_one_person_asking_many_times_stays_within_the_limit(audit: Callable[[],
     assert audit().violations == SOUND
 
 
-def deadlocks() -> int:
-    """How many deadlocks Postgres has seen in this database."""
-    primary().rows("select pg_stat_clear_snapshot()")
-    return int(primary().value("select deadlocks from pg_stat_database where datname = current_database()"))
-
-
 # --- negative controls ---------------------------------------------------------------------------------------------
 
 
@@ -430,6 +400,6 @@ def test_without_skipping_locked_seats_somebody_who_dawdles_stops_everybody(
     weaken(choose_best_seats=" skip locked")
     shop = Shop.open(wait=False)
 
-    with locked(shop, [1]), pytest.raises(DatabaseBusy):
+    with locked_seats(shop.concert_id, [1]), pytest.raises(DatabaseBusy):
         shop.hold_best(2)
     primary().close()
