@@ -1,13 +1,11 @@
 """Rows that somebody else has locked, and who waits for them."""
 
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from booking.platform.postgres import Server, primary
 from booking.platform.settings import settings
-
-_WAIT_S_MAX = 10
+from support.waiting import wait_for
 
 
 @contextmanager
@@ -34,9 +32,7 @@ def wait_until_somebody_waits(other: Server) -> None:
         " where not granted and cast(:holder as integer) = any (pg_blocking_pids(pid)))"
     )
     holder = other.value("select pg_backend_pid()")
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while not primary().value(waits, holder=holder):
-        assert time.monotonic() < deadline_s, "nobody waits"
+    wait_for(lambda: primary().value(waits, holder=holder), within_s=10, every_s=0.002)
 
 
 def deadlocks() -> int:

@@ -8,7 +8,7 @@ plans are made for the values (as in the first calls of a connection) and once f
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from booking.platform.resources import read_text
 from booking.queue import gate, restore
 from booking.seats import holds
 from encore_stack.instance import Instance
+from encore_stack.parts.postgres import connect
 
 _BOOKING = Path(booking.__file__).parent
 _BIG = re.compile(
@@ -71,29 +72,20 @@ class Planner:
 @pytest.fixture(scope="module")
 def plans_url(make_database: Callable[[str], str], instance: Instance) -> str:
     url = make_database("encore_plans")
-    with superuser(instance) as connection:
+    with closing(superuser(instance)) as connection:
         connection.run((_BOOKING.parents[2] / "tests/integration/platform/query_plans.sql").read_text())
         connection.run("analyze")
     return url
 
 
-@contextmanager
-def superuser(instance: Instance) -> Iterator[pg8000.native.Connection]:
-    with pg8000.native.Connection(
-        "postgres",
-        password=instance.secrets()["postgres_password"],
-        host="127.0.0.1",
-        port=instance.ports["postgres"],
-        database="encore_plans",
-        ssl_context=False,
-    ) as connection:
-        yield connection
+def superuser(instance: Instance) -> pg8000.native.Connection:
+    return connect(instance, "postgres", user="postgres", database="encore_plans")
 
 
 @pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
 def planner(request: pytest.FixtureRequest, plans_url: str, instance: Instance) -> Iterator[Planner]:
     """In a transaction that is rolled back."""
-    with superuser(instance) as connection:
+    with closing(superuser(instance)) as connection:
         connection.run("load 'auto_explain'")
         settings = {
             "auto_explain.log_min_duration": "0", "auto_explain.log_nested_statements": "on",

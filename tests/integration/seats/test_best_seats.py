@@ -24,17 +24,14 @@ from booking.seats.problems import (
     SectionUnknown,
     TooFewSeatsLeft,
 )
+from support.redis import runs_on
 from support.rows import deadlocks, locked_seats, wait_until_somebody_waits
 from support.shop import PRICE, Shop, new_key
 from support.sound import SOUND
 
+pytestmark = runs_on("single")  # who asks for the best locks nothing there
+
 _FUNCTIONS = Path(booking.seats.__file__).parent / "sql" / "functions"
-
-
-@pytest.fixture
-def redis_topology() -> str:
-    """Who asks for the best locks nothing in Redis: one topology is enough."""
-    return "single"
 
 
 # --- what is best --------------------------------------------------------------------------------------------------

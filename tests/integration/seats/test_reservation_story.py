@@ -11,13 +11,10 @@ from booking.payment.problems import PaymentDeclined
 from booking.platform.postgres import primary
 from booking.seats.holds import expire_holds
 from support.gateways import SimulatedGateway
+from support.redis import runs_on
 from support.shop import PRICE, Shop
 
-
-@pytest.fixture
-def redis_topology() -> str:
-    """The story is Postgres's: one topology is enough."""
-    return "single"
+pytestmark = runs_on("single")  # the story is Postgres's
 
 
 def story(shop: Shop, reservation: dict[str, Any], name: str = "someone") -> list[dict[str, Any]]:

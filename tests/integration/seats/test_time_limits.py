@@ -21,19 +21,16 @@ from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from support.client import Person, assert_problem
 from support.gateways import SimulatedGateway
+from support.redis import runs_on
 from support.rows import locked_seats, transaction, wait_until_somebody_waits
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
+pytestmark = runs_on("single")  # the limits are Postgres's
+
 _LONG_MS = 60_000
 _SHORT_MS = 100
 _BOOKING = Path(booking.__file__).parent
-
-
-@pytest.fixture
-def redis_topology() -> str:
-    """The limits are Postgres's: one topology is enough."""
-    return "single"
 
 
 @pytest.fixture
