@@ -175,8 +175,8 @@ def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) 
 
 
 def sweep(planner: Planner) -> None:
-    planner.run("payment/claim_unsettled", reservation_id=None, limit=16, backoff_s_max=15)
-    planner.run("payment/claim_unsettled", reservation_id=_SOMEBODY_S, limit=16, backoff_s_max=15)
+    planner.run("payment/claim_unsettled", limit=16, backoff_s_max=15)
+    planner.run("payment/claim_payment", reservation_id=_SOMEBODY_S, backoff_s_max=15)
     claimed = planner.run("", "select id::text from payment where status = 'pending' limit 1")
     planner.run("payment/begin_cancellation", payment_id=claimed, give_up=True)
     settle(planner, claimed, "cancelled")
@@ -239,6 +239,15 @@ def test_every_statement_and_function_is_among_them(planner: Planner) -> None:
     for path in _BOOKING.glob("*/sql/functions/*.sql"):
         called = re.compile(rf"\b{path.stem}\(")
         assert called.search(told) or any(called.search(body.partition("language")[2]) for body in bodies), path.stem
+
+
+@pytest.mark.parametrize("planner", ["force_generic_plan"], indirect=True)
+def test_who_looks_at_a_pending_reservation_does_not_look_through_all_that_are_pending(planner: Planner) -> None:
+    planner.run("payment/claim_payment", reservation_id=_SOMEBODY_S, backoff_s_max=15)
+
+    explained = planner.plans["payment/claim_payment"]
+    indexes = {node["Index Name"] for one in explained for node in nodes(one["Plan"]) if "Index Name" in node}
+    assert indexes <= {"payment_one_live", "payment_of_reservation", "payment_pkey"}
 
 
 _NEEDED_BY = {
