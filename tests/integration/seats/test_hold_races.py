@@ -13,6 +13,7 @@ from booking.platform.postgres import primary
 from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from booking.seats.holds import expire_holds
+from support.rows import deadlocks
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
@@ -116,12 +117,6 @@ def test_sweeping_and_holding_at_once_never_deadlock() -> None:
 
     assert set(outcomes) <= {"held", "seat-taken", "swept"}
     assert deadlocks() == before
-
-
-def deadlocks() -> int:
-    """How many deadlocks Postgres has seen in this database."""
-    primary().rows("select pg_stat_clear_snapshot()")
-    return int(primary().value("select deadlocks from pg_stat_database where datname = current_database()"))
 
 
 # --- negative controls: the same race with the guards taken out ----------------------------------------------------
