@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -28,6 +29,7 @@ from support.shop import Shop
 from support.trips import CountTrips, trip_counter
 
 DATABASE = "encore_integration"
+SEAT_PARTITIONS = 16
 REDIS_DATABASE = 1
 
 
@@ -47,17 +49,19 @@ def run_as_superuser(instance: Instance, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_database(instance: Instance) -> Iterator[Callable[[str], str]]:
-    """Makes an empty, migrated database of this name and returns its URL; dropped at the end."""
+def make_database(instance: Instance) -> Iterator[Callable[..., str]]:
+    """Makes an empty, migrated database of this name and returns its URL; dropped at the end. ``seat_partitions``: its
+    seats are split in so many."""
     made: list[str] = []
 
-    def make(name: str) -> str:
+    def make(name: str, seat_partitions: int = 0) -> str:
         run_as_superuser(
             instance, f"drop database if exists {name} with (force)", f"create database {name} owner encore"
         )
         made.append(name)
         url = instance.database_url().rsplit("/", 1)[0] + f"/{name}"
-        migrate(url)
+        with patch.dict(os.environ, ENCORE_SEAT_PARTITIONS=str(seat_partitions)):
+            migrate(url)
         return url
 
     yield make
@@ -68,6 +72,12 @@ def make_database(instance: Instance) -> Iterator[Callable[[str], str]]:
 @pytest.fixture(scope="session")
 def database_url(make_database: Callable[[str], str]) -> str:
     return make_database(DATABASE)
+
+
+@pytest.fixture(scope="session")
+def partitioned_database_url(make_database: Callable[..., str]) -> str:
+    """Of a database whose seats are partitioned: see the seats' conftest."""
+    return make_database(f"{DATABASE}_partitioned", seat_partitions=SEAT_PARTITIONS)
 
 
 @pytest.fixture(scope="session")

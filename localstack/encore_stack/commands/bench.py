@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from benchmarks import cold_start, redis_topologies
+from benchmarks import cold_start, partitions, redis_topologies
 from benchmarks.cases import GROUPS
 from benchmarks.report import BadReport, as_json, as_table, read_earlier
 from benchmarks.run import Plan, audit, measure_all
@@ -34,6 +34,8 @@ def run(arguments: Sequence[str]) -> int:
             return _print_cold_starts(options.rounds or _ROUNDS)
         if options.redis:
             return _print_redis(options.rounds or _ROUNDS)
+        if options.partitions:
+            return _print_partitions(options)
         return _measure_steps(options)
     except BadReport as fault:
         print(f"error: {fault}", file=sys.stderr)
@@ -75,10 +77,14 @@ def _audited[Measured](measure: Callable[[], Measured], *, keep: bool) -> tuple[
         _tell("the audit")
         return measured, audit()
     finally:
-        if not keep:
-            _tell("taking the instance down")
-            with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
-                down.run(["--wipe"])
+        _take_down(keep=keep)
+
+
+def _take_down(*, keep: bool) -> None:
+    if not keep:
+        _tell("taking the instance down")
+        with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
+            down.run(["--wipe"])
 
 
 def _print_cold_starts(rounds: int) -> int:
@@ -90,6 +96,17 @@ def _print_redis(rounds: int) -> int:
     costs = redis_topologies.measure_call_costs(rounds, _tell)
     print(redis_topologies.as_markdown(costs, redis_topologies.measure_failovers(rounds, _tell)))
     return 0
+
+
+def _print_partitions(options: argparse.Namespace) -> int:
+    sizes = options.seats or partitions.SIZES
+    rounds, duration_s = options.rounds or _ROUNDS, options.seconds or _DURATION_S
+    try:
+        measured = partitions.measure_partitions(sizes, rounds, duration_s, keep=options.keep, tell=_tell)
+    finally:
+        _take_down(keep=options.keep)
+    print(partitions.as_markdown(measured))
+    return 1 if any(result.fault for size in measured for result in size.results) else 0
 
 
 def _tell(text: str) -> None:
@@ -133,12 +150,33 @@ def _parser() -> argparse.ArgumentParser:
         help="instead: CPU of a script call on each Redis topology, and how long failovers take (as many kills as"
         " rounds), as the tables of load/redis.md; on instances of its own",
     )
+    parser.add_argument(
+        "--partitions",
+        action="store_true",
+        help=f"instead: loading, holds and seat maps with the seats in {partitions.PARTITIONS} hash partitions beside"
+        " one table, as the table of load/seats.md; needs up to 14 GiB of disk for a while",
+    )
+    parser.add_argument(
+        "--seats",
+        action="append",
+        type=_seats,
+        metavar="N",
+        help="of --partitions: how many seats, may be repeated (default"
+        f" {' and '.join(f'{size:,}' for size in partitions.SIZES)})",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the instance up: the next run starts at once")
     return parser
 
 
 def _rounds(text: str) -> int:
     return int(_between_1_and(_ROUNDS_MAX, int(text)))
+
+
+def _seats(text: str) -> int:
+    most, step = partitions.SIZES[-1], partitions.SEATS_STEP
+    if text.isascii() and text.isdigit() and step <= int(text[:12]) <= most and int(text) % step == 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no multiple of {step:,} up to {most:,}")
 
 
 def _seconds(text: str) -> float:

@@ -1,15 +1,12 @@
-"""Deploying the schema: again, over an older version, and with the seats partitioned."""
+"""Deploying the schema: again, and over an older version."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 import booking
 from booking.operations.audit import Auditor
 from booking.platform.migrate import migrate
-from booking.platform.postgres import Server, primary
-from support.shop import Shop
+from booking.platform.postgres import Server
 
 _FUNCTION_FILES = sorted(Path(booking.__file__).parent.glob("*/sql/functions/*.sql"))
 
@@ -69,16 +66,3 @@ def test_the_lines_record_of_an_older_version_can_be_audited(
     ]
     auditor.close()
     server.close()
-
-
-def test_partitioned_seats_sell_as_well(
-    make_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, use_settings: Callable[..., None]
-) -> None:
-    monkeypatch.setenv("ENCORE_SEAT_PARTITIONS", "4")
-    use_settings(database_url=make_database("encore_partitioned"), replica_url="postgresql://nobody@127.0.0.1:1/none")
-    shop = Shop.open(wait=False)
-
-    shop.hold([1, 2])
-
-    assert shop.seat(1)["state"] == "held"
-    assert primary().value("select count(*) from pg_inherits where inhparent = 'seat'::regclass") == 4

@@ -1,11 +1,23 @@
-"""Seat locks and cached seat maps are tested on every way in which Redis is run."""
+"""Seat locks, cached seat maps and holds are tested on every way in which Redis is run, and on seats in partitions.
+
+Where Redis is split, the seats are in partitions: each test runs with and without them, and none runs once more for it.
+"""
 
 import pytest
 
 from support.redis import TOPOLOGIES
 
+_PARTITIONED = "split"
 
-@pytest.fixture(params=TOPOLOGIES)
+
+@pytest.fixture(params=TOPOLOGIES, ids=lambda name: f"{name}-partitions" if name == _PARTITIONED else name)
 def redis_topology(request: pytest.FixtureRequest) -> str:
     """``-k cluster``, for example."""
     return str(request.param)
+
+
+@pytest.fixture
+def database_url(database_url: str, redis_topology: str, request: pytest.FixtureRequest) -> str:
+    if redis_topology == _PARTITIONED:
+        return str(request.getfixturevalue("partitioned_database_url"))
+    return database_url
