@@ -113,14 +113,20 @@ def redis_urls(redis_stack: Stack) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def gateways(
+def make_gateways(
     tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
-) -> Iterator[dict[str, SimulatedGateway]]:
+) -> Iterator[Callable[[], dict[str, SimulatedGateway]]]:
+    """Starts both payment firms, whose books are of one database each: the audit holds all of them against it."""
     with ExitStack() as processes:
-        yield {
+        yield lambda: {
             name: start_gateway(processes, name, free_port(), tmp_path_factory.mktemp(name))
             for name in ("danal", "payco")
         }
+
+
+@pytest.fixture(scope="session")
+def gateways(make_gateways: Callable[[], dict[str, SimulatedGateway]]) -> dict[str, SimulatedGateway]:
+    return make_gateways()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ _BIG = re.compile(
 _READ_WHOLE = {"outbox_unpublished", "gate_change_started"}
 """Partial indexes that hold only what is asked for."""
 _ADMINISTRATION = {"operations"}
-"""The audit reads everything, and is meant to."""
+"""The audit reads everything, and is meant to; the job that ends long locks reads what the server does."""
 
 _SOMEBODY_S = "00000000-0000-0000-0000-000000000000"
 
@@ -237,6 +237,8 @@ def test_every_statement_and_function_is_among_them(planner: Planner) -> None:
     told = " ".join(plan["Query Text"] for explained in planner.plans.values() for plan in explained)
     bodies = [path.read_text() for path in _BOOKING.glob("*/sql/functions/*.sql")]
     for path in _BOOKING.glob("*/sql/functions/*.sql"):
+        if path.parts[-4] in _ADMINISTRATION:
+            continue
         called = re.compile(rf"\b{path.stem}\(")
         assert called.search(told) or any(called.search(body.partition("language")[2]) for body in bodies), path.stem
 

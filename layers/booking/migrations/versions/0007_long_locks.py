@@ -26,4 +26,3 @@ def upgrade() -> None:
             unique (pid, started_at)
         )
     """)
-    op.execute("create index long_lock_open on long_lock (started_at) where ended_at is null")
