@@ -46,7 +46,7 @@ def test_the_history_is_shown_as_tables(found: SimpleNamespace, capsys: pytest.C
         "held just now: 1",
         "schedule seat lock left ms person attempt",
         "701 3 1795577966838 2950 anna a1",
-        "contended: 2 seats of 2 schedules, 13 waits, 4 refused, 1 locks ran out",
+        "contended: seats 2, schedules 2, waits 13, refused 4, locks that ran out 1",
         "schedule seat waits refused mean ms most ms ran out",
         "701 3 12 4 100 998 1",
         "702 150 1 0 35 35 0",

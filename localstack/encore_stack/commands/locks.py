@@ -114,8 +114,8 @@ def as_text(history: LockHistory, rows: int) -> str:
 def _heading(contended: Sequence[Contention]) -> str:
     totals = _totals(contended)
     return (
-        f"contended: {totals['seats']:,} seats of {totals['schedules']:,} schedules, {totals['waits']:,} waits,"
-        f" {totals['refused']:,} refused, {totals['expired']:,} locks ran out"
+        f"contended: seats {totals['seats']:,}, schedules {totals['schedules']:,}, waits {totals['waits']:,},"
+        f" refused {totals['refused']:,}, locks that ran out {totals['expired']:,}"
     )
 
 

@@ -135,6 +135,21 @@ def test_a_loser_is_answered_without_sql(
     assert asked["sql"] == 0
 
 
+def test_without_locks_a_loser_costs_sql(
+    shop: Shop, asked: Counter[str], use_settings: Callable[..., None], holding: Callable[..., SeatLocks]
+) -> None:
+    """The negative control of the test above; and that a lock which Redis has lost sells nothing."""
+    shop.hold([1], "first")
+    holding(shop.concert_id, [1], ANNA)
+    use_settings(locks_redis_url="redis://127.0.0.1:1/0")
+    asked.clear()
+
+    with pytest.raises(SeatTaken):
+        shop.hold([1], "second")
+
+    assert asked["sql"] == 1
+
+
 def test_a_loser_tries_for_a_second_at_most_and_not_in_step_with_others(
     schedule: int, holding: Callable[..., SeatLocks], time: Hourglass
 ) -> None:
