@@ -16,7 +16,7 @@ from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from booking.seats.holds import expire_holds
 from encore_stack.stack import Stack
-from support.redis import TOPOLOGIES
+from support.redis import TOPOLOGIES, runs_on
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
@@ -30,7 +30,6 @@ _WINDOW = "    v_expires_at := v_now + make_interval"
 AWAY = "away"
 """In place of a topology: Redis is not there, the database alone decides."""
 REDIS_DATABASE = 1
-without_redis = pytest.mark.parametrize("redis_topology", [AWAY])
 
 
 @pytest.fixture(params=[*TOPOLOGIES, AWAY])
@@ -177,7 +176,7 @@ def _race_for_one_seat() -> tuple[Shop, Counter[str]]:
 
 
 @pytest.mark.race
-@without_redis
+@runs_on(AWAY)
 @pytest.mark.parametrize(("row_lock", "version_check"), [(True, False), (False, True)])
 def test_each_guard_alone_is_enough(
     weaken: Callable[..., None], unguarded_url: str, row_lock: bool, version_check: bool
@@ -191,7 +190,7 @@ def test_each_guard_alone_is_enough(
 
 
 @pytest.mark.race
-@without_redis
+@runs_on(AWAY)
 def test_without_both_guards_the_seat_is_sold_twice_and_the_audit_says_so(
     weaken: Callable[..., None], unguarded_url: str
 ) -> None:

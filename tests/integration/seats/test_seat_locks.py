@@ -22,6 +22,7 @@ from booking.seats.locks import SeatLocks, seat_locks
 from booking.seats.problems import SeatTaken
 from support.client import Person, assert_problem
 from support.shop import Shop
+from support.waiting import wait_for
 
 _schedules = itertools.count(random.randrange(2**40) * 1000)
 ANNA, BEN, CARL = "anna.1", "ben.1", "carl.1"
@@ -200,8 +201,7 @@ def test_who_has_lost_a_lock_leaves_the_next_owners(
 
 
 def wait_until_free(schedule: int, seat: int) -> None:
-    while lock_of(schedule, seat) is not None:
-        pass
+    wait_for(lambda: lock_of(schedule, seat), lambda lock: lock is None, every_s=0.001)
 
 
 def test_an_attempt_that_has_held_its_seats_is_never_kept_out(
@@ -232,8 +232,8 @@ def test_numbers_rise_also_when_redis_has_forgotten_the_last(schedule: int) -> N
     before = numbers(schedule)
     counter = seat_lock_key(schedule, "count")
     clock_ms = "local now = redis.call('TIME') return now[1] * 1000 + math.floor(now[2] / 1000)"
-    while redis("locks").eval(clock_ms, 1, counter) <= before[-1]:
-        pass  # elsewhere a schedule's locks are not taken faster than one a millisecond
+    # Elsewhere a schedule's locks are not taken faster than one a millisecond.
+    wait_for(lambda: redis("locks").eval(clock_ms, 1, counter), lambda now_ms: now_ms > before[-1], every_s=0.001)
     redis("locks").delete(counter)
     after = numbers(schedule)
 

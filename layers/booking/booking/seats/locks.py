@@ -32,7 +32,7 @@ LIBRARY = Library(
 _LOCK, _UNLOCK = LIBRARY.functions()["lock_seats"], LIBRARY.functions()["unlock_seats"]
 _BACKOFF_FIRST_S = 0.010
 _BACKOFF_MAX_S = 0.200
-_REMEMBERED_MS = 24 * 3600 * 1000  # as long as the idempotency key
+_REMEMBERED_MS = 24 * 3600 * 1000  # as long as the idempotency key: key_lifetime() in SQL
 _HISTORY_KEPT_MS = 24 * 3600 * 1000
 
 
