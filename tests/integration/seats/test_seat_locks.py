@@ -312,6 +312,7 @@ def test_who_waits_in_vain_is_noted(schedule: int, holding: Callable[..., SeatLo
         ("ben", 2, "refused"),
         ("ben", 1, "refused"),
     ]
+    assert [wait.person for wait in read_lock_history(schedule, waits_max=1).waits] == ["carl"]
     assert [seat.seat for seat in history(schedule).contended] == [1, 2]  # most waits first
 
 
