@@ -15,12 +15,9 @@ from booking.platform.postgres import primary
 from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from booking.seats.holds import expire_holds
-<<<<<<< HEAD
-from support.rows import deadlocks
-=======
 from encore_stack.stack import Stack
 from support.redis import TOPOLOGIES, runs_on
->>>>>>> locks
+from support.rows import deadlocks
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
@@ -136,17 +133,7 @@ def test_sweeping_and_holding_at_once_never_deadlock() -> None:
     assert deadlocks() == before
 
 
-<<<<<<< HEAD
-# --- negative controls: the same race with the guards taken out ----------------------------------------------------
-=======
-def deadlocks() -> int:
-    """How many deadlocks Postgres has seen in this database."""
-    primary().rows("select pg_stat_clear_snapshot()")
-    return int(primary().value("select deadlocks from pg_stat_database where datname = current_database()"))
-
-
 # --- negative controls: the same race with the guards taken out, where no lock keeps the racers apart --------------
->>>>>>> locks
 
 
 @pytest.fixture(scope="module")
