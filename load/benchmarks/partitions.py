@@ -6,6 +6,7 @@ is asked is spread over all schedules: a sale that meets one schedule meets one 
 
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -21,9 +22,11 @@ from booking.platform.resources import read_text
 from encore_stack.dataset import Counts, load
 from encore_stack.instance import Instance
 from encore_stack.parts.postgres import connect
+from encore_stack.ports import HOST
 from encore_stack.stack import Stack
 
 PARTITIONS = 16
+_LOAD = "load"
 SIZES = (1_500_000, 15_000_000)
 SEATS_PER_SCHEDULE, SCHEDULES_PER_CONCERT = 150, 100
 SEATS_STEP = SEATS_PER_SCHEDULE * SCHEDULES_PER_CONCERT
@@ -35,12 +38,15 @@ _BYTES_BESIDE = 8 * 2**30
 """What the log may keep (for a checkpoint and for a replica that does not run), and the tables of the holds."""
 
 
+_LOADS = 2
+_EMPTY = "drop database if exists {0} with (force)", "create database {0} owner encore"
+
+
 @dataclass(frozen=True)
 class Size:
-    """What was measured at one size. ``load_s``: one table, partitions; None where the databases were there already."""
+    """What was measured at one size, as rates; loading first, unless an earlier run has done it."""
 
     seats: int
-    load_s: tuple[float, float] | None
     results: Sequence[Result]
 
 
@@ -63,74 +69,99 @@ def as_markdown(sizes: Sequence[Size]) -> str:
         f"| seats | | one table | {PARTITIONS} partitions | cost x | least-most |",
         "|---|---|---|---|---|---|",
     ]
-    for size in sizes:
-        if size.load_s:
-            plain_s, partitioned_s = size.load_s
-            times = f"{partitioned_s / plain_s:.2f}"
-            lines.append(f"| {size.seats:,} | load, s | {plain_s:.1f} | {partitioned_s:.1f} | {times} | one load |")
-        for result in size.results:
-            lines.append(f"| {size.seats:,} | {_row(result)} |")
+    lines += [f"| {size.seats:,} | {_row(result)} |" for size in sizes for result in size.results]
     return "\n".join(lines)
 
 
 def _row(result: Result) -> str:
     if result.fault:
         return f"{result.name} | could not be measured: {result.fault} | | |"
-    median, least, most = result.times
-    rate, floor_rate = (sorted(rates)[len(rates) // 2] for rates in (result.rates, result.floor_rates))
-    return f"{result.name}, /s | {floor_rate:,.0f} | {rate:,.0f} | {median:.2f} | {least:.2f}-{most:.2f}"
+    times, least, most = result.times
+    plain, partitioned = statistics.median(result.floor_rates), statistics.median(result.rates)
+    if result.name == _LOAD:
+        shown = f"{_LOAD}, s | {1 / plain:.1f} | {1 / partitioned:.1f}"
+    else:
+        shown = f"{result.name}, /s | {plain:,.0f} | {partitioned:,.0f}"
+    return f"{shown} | {times:.2f} | {least:.2f}-{most:.2f}"
 
 
 def _measure_size(
     instance: Instance, seats: int, rounds: int, duration_s: float, keep: bool, tell: Callable[[str], None]
 ) -> Size:
-    plain, partitioned = f"encore_seats_{seats}", f"encore_seats_{seats}_in_{PARTITIONS}"
+    plain = _Database(instance, f"encore_seats_{seats}", seats, 0, tell)
+    partitioned = _Database(instance, f"encore_seats_{seats}_in_{PARTITIONS}", seats, PARTITIONS, tell)
     try:
-        times_s = [_load(instance, plain, seats, 0, tell), _load(instance, partitioned, seats, PARTITIONS, tell)]
-        load_s = (times_s[0], times_s[1]) if times_s[0] is not None and times_s[1] is not None else None
-        schedules = seats // SEATS_PER_SCHEDULE
-        anywhere = own_sql("seat_map_anywhere.sql") + read_text("booking.seats", "sql/seat_map.sql")
-        statements = {"hold_seats": own_sql("hold_seats.sql"), "seat map": anywhere}
         results = []
-        for name, statement in statements.items():
-
-            def rate(database: str, statement: str = statement) -> Callable[[], float]:
-                libpq, variables = _libpq(instance, database), {"schedules": schedules}
-                return lambda: tools.pgbench(libpq, statement, CLIENTS, duration_s, variables)
-
-            case = Case(f"{seats:,} seats", name, "one table", rate(partitioned), rate(plain))
+        if not (plain.is_loaded() and partitioned.is_loaded()):
+            case = Case(f"{seats:,} seats", _LOAD, "one table", partitioned.load_rate, plain.load_rate)
+            results.append(measure(case, _LOADS, tell))
+        anywhere = own_sql("seat_map_anywhere.sql") + read_text("booking.seats", "sql/seat_map.sql")
+        for name, statement in (("hold_seats", own_sql("hold_seats.sql")), ("seat map", anywhere)):
+            case = Case(
+                f"{seats:,} seats",
+                name,
+                "one table",
+                partitioned.pgbench_rate(statement, duration_s),
+                plain.pgbench_rate(statement, duration_s),
+            )
             measure(case, 1, lambda _: None)  # the first to come waits for the disk
             results.append(measure(case, rounds, tell))
-        return Size(seats, load_s, results)
+        return Size(seats, results)
     finally:
         if not keep:
             tell(f"{seats:,} seats: dropping the databases")
-            for database in (plain, partitioned):
-                _as_superuser(instance, f"drop database if exists {database} with (force)")
+            plain.drop()
+            partitioned.drop()
 
 
-def _load(instance: Instance, database: str, seats: int, partitions: int, tell: Callable[[str], None]) -> float | None:
-    """Make and fill the database; the seconds that loading took, None where an earlier run has done it."""
-    schedules = seats // SEATS_PER_SCHEDULE
-    url = instance.database_url().rsplit("/", 1)[0] + f"/{database}"
-    with closing(connect(instance, "postgres", "postgres", "postgres")) as superuser:
-        if not superuser.run("select 1 from pg_database where datname = :name", name=database):
-            superuser.run(f"create database {database} owner encore")
-    with _environment({"ENCORE_SEAT_PARTITIONS": str(partitions)}):
-        migrate(url)
-    started_s = time.monotonic()
-    concerts = schedules // SCHEDULES_PER_CONCERT
-    added = load(url, Counts(concerts, schedules, seats), lambda text: tell(f"{database}: {text}"))
-    took_s = time.monotonic() - started_s
-    with closing(connect(instance, "postgres", database=database)) as connection:
-        for statement in own_sql("partitions.sql").replace(":schedules", str(schedules)).split(";\n"):
-            connection.run(statement)
-    if not added.seats:
-        return None
-    tell(f"{database}: loaded in {took_s:.1f} s; vacuum and checkpoint, so that nothing of it is left to do later")
-    _as_superuser(instance, "vacuum seat", database)
-    _as_superuser(instance, "checkpoint")
-    return took_s
+class _Database:
+    """A data set of so many seats, in so many partitions (0: one table)."""
+
+    def __init__(self, instance: Instance, name: str, seats: int, partitions: int, tell: Callable[[str], None]) -> None:
+        self._instance, self._name, self._partitions, self._tell = instance, name, partitions, tell
+        schedules = seats // SEATS_PER_SCHEDULE
+        self._counts = Counts(schedules // SCHEDULES_PER_CONCERT, schedules, seats)
+
+    def is_loaded(self) -> bool:
+        """Whether an earlier run has loaded it: that is one transaction."""
+        found = self._as_superuser(f"select 1 from pg_database where datname = '{self._name}'", "postgres")
+        return bool(found) and bool(self._as_superuser("select 1 where to_regclass('bench_seat') is not null"))
+
+    def load_rate(self) -> float:
+        """Makes it anew and fills it; how often a second that could be done, without making the tables."""
+        for statement in _EMPTY:
+            self._as_superuser(statement.format(self._name), "postgres")
+        url = self._instance.database_url().rsplit("/", 1)[0] + f"/{self._name}"
+        with _environment({"ENCORE_SEAT_PARTITIONS": str(self._partitions)}):
+            migrate(url)
+        started_s = time.monotonic()
+        load(url, self._counts, lambda text: self._tell(f"{self._name}: {text}"))
+        took_s = time.monotonic() - started_s
+        self._tell(f"{self._name}: loaded in {took_s:.1f} s; vacuum and checkpoint, so that nothing is left for later")
+        self._as_superuser("vacuum seat")
+        self._as_superuser("checkpoint")
+        with closing(connect(self._instance, "postgres", database=self._name)) as connection:
+            connection.run(own_sql("partitions.sql").replace(":schedules", str(self._counts.schedules)))
+        return 1 / took_s
+
+    def pgbench_rate(self, statement: str, duration_s: float) -> Callable[[], float]:
+        """Transactions a second of a statement, which may ask for the number of :schedules."""
+        libpq = {
+            "PGHOST": HOST,
+            "PGPORT": str(self._instance.ports["postgres"]),
+            "PGUSER": "encore",
+            "PGPASSWORD": self._instance.secrets()["database_password"],
+            "PGDATABASE": self._name,
+        }
+        return lambda: tools.pgbench(libpq, statement, CLIENTS, duration_s, {"schedules": self._counts.schedules})
+
+    def drop(self) -> None:
+        """It and its files."""
+        self._as_superuser(_EMPTY[0].format(self._name), "postgres")
+
+    def _as_superuser(self, statement: str, database: str = "") -> object:
+        with closing(connect(self._instance, "postgres", "postgres", database or self._name)) as connection:
+            return connection.run(statement)
 
 
 def _check_disk(instance: Instance, seats: int) -> None:
@@ -140,21 +171,6 @@ def _check_disk(instance: Instance, seats: int) -> None:
             f"{seats:,} seats with and without partitions need about {needed / 2**30:.0f} GiB in {instance.dir}, where"
             f" {free / 2**30:.0f} GiB are free; fewer with --seats"
         )
-
-
-def _libpq(instance: Instance, database: str) -> Mapping[str, str]:
-    return {
-        "PGHOST": "127.0.0.1",
-        "PGPORT": str(instance.ports["postgres"]),
-        "PGUSER": "encore",
-        "PGPASSWORD": instance.secrets()["database_password"],
-        "PGDATABASE": database,
-    }
-
-
-def _as_superuser(instance: Instance, statement: str, database: str = "postgres") -> None:
-    with closing(connect(instance, "postgres", "postgres", database)) as superuser:
-        superuser.run(statement)
 
 
 @contextmanager

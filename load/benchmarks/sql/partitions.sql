@@ -1,7 +1,7 @@
 -- Seats of a data set of :schedules schedules in an order in which neighbours lie far apart: the n-th seat, for a buyer of its
--- own. Safe to run again.
-create sequence if not exists bench_seat;
-create or replace function bench_seat_at(n bigint)
+-- own.
+create sequence bench_seat;
+create function bench_seat_at(n bigint)
 returns table (concert_id bigint, schedule_id bigint, number integer, person text, pass_id text)
 language sql immutable as $$
     select 1 + nth / 100, 100 * (1 + nth / 100) + 1 + nth % 100, (n / :schedules % 150 + 1)::integer, 'bench-' || n, 'bench-' || n

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ import pg8000.native
 import pytest
 from pg8000.exceptions import DatabaseError, InterfaceError
 
-from booking import seats
+import booking.operations
 from booking.operations.long_locks import (
     LEFT_ALONE,
     NoLockHolder,
@@ -31,6 +32,10 @@ OPERATOR = "encore_test_operator"
 LOCK_SEATS = "select number from seat where schedule_id = :schedule_id and number = any (cast(:numbers as integer[]))"
 LOCK_SEAT_1 = "number from seat where schedule_id = {} and number = 1"
 BOUND_S = 0.3
+_LOCK_HOLDERS = Path(booking.operations.__file__).parent / "sql" / "functions" / "lock_holders.sql"
+
+both_ways = pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without the guard"])
+"""The test as it must be, and its negative control: without the guard it would be ended."""
 
 
 class Session:
@@ -107,6 +112,19 @@ def wait_until_it_waits(count: int = 1) -> None:
         " and pid <> pg_backend_pid()"
     )
     wait_for(lambda: primary().value(waiting) == count, every_s=0.01)
+
+
+@pytest.fixture
+def take_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Takes a condition out of the SQL function that says who sits there: the negative control of what it guards."""
+    definition = _LOCK_HOLDERS.read_text()
+
+    def take(guard: str) -> None:
+        assert definition.count(guard) == 1
+        primary().rows(definition.replace(guard, ""))
+
+    yield take
+    primary().rows(definition)
 
 
 def record_of(session: Session) -> dict[str, Any] | None:
@@ -199,7 +217,12 @@ def test_a_short_transaction_is_left_alone_whoever_waits(
     assert record_of(short) is None
 
 
-def test_who_locks_nothing_of_the_sale_is_left_alone(shop: Shop, session: Callable[..., Session]) -> None:
+@both_ways
+def test_who_locks_nothing_of_the_sale_is_left_alone(
+    shop: Shop, session: Callable[..., Session], take_out: Callable[[str], None], guarded: bool
+) -> None:
+    if not guarded:
+        take_out(" and a.backend_xid is not null")
     reader, nobody, elsewhere = session(), session(), session()
     reader.run("begin")
     reader.run(LOCK_SEATS, schedule_id=shop.concert_id, numbers=[1])
@@ -209,12 +232,17 @@ def test_who_locks_nothing_of_the_sale_is_left_alone(shop: Shop, session: Callab
     elsewhere.run("update concert set title = title where id = :id", id=shop.concert_id)
     wait_until_old(elsewhere)
 
-    assert end_long_locks() == 0
+    assert end_long_locks() == (0 if guarded else 1)
 
-    assert reader.is_there() and nobody.is_there() and elsewhere.is_there()
+    assert reader.is_there() and nobody.is_there() == guarded and elsewhere.is_there()
 
 
-def test_the_leader_of_a_loop_is_left_alone_even_in_a_transaction(session: Callable[..., Session]) -> None:
+@both_ways
+def test_the_leader_of_a_loop_is_left_alone_even_in_a_transaction(
+    session: Callable[..., Session], take_out: Callable[[str], None], guarded: bool
+) -> None:
+    if not guarded:
+        take_out(" and l.objsubid = 1")
     lease = loops._Lease("test_long_locks")
     assert lease.held()
     by_hand = session()
@@ -222,9 +250,9 @@ def test_the_leader_of_a_loop_is_left_alone_even_in_a_transaction(session: Calla
     by_hand.run("select pg_advisory_lock(:space, 1)", space=loops._LOCK_SPACE)
     wait_until_old(by_hand)
 
-    assert end_long_locks() == 0
+    assert end_long_locks() == (0 if guarded else 1)
 
-    assert lease.held() and by_hand.is_there()
+    assert lease.held() and by_hand.is_there() == guarded
     lease.release()
 
 
@@ -259,9 +287,16 @@ def test_a_migration_runs_under_a_name_that_is_left_alone(make_database: Callabl
         assert wait_for(lambda: primary().rows(waits)) == [["encore-migrate"]]
 
 
+@both_ways
 def test_only_who_sits_there_is_ended_and_who_queues_behind_is_counted(
-    shop: Shop, session: Callable[..., Session], beside: Callable[..., Future[Any]]
+    shop: Shop,
+    session: Callable[..., Session],
+    beside: Callable[..., Future[Any]],
+    take_out: Callable[[str], None],
+    guarded: bool,
 ) -> None:
+    if not guarded:
+        take_out("and not exists (select from locked w where w.pid = a.pid and not w.granted)")
     first, second = session(), session()
     first.sit_on(shop.concert_id, [1])
     second.sit_on(shop.concert_id, [2])
@@ -270,9 +305,12 @@ def test_only_who_sits_there_is_ended_and_who_queues_behind_is_counted(
     wait_until_it_waits(2)
     wait_until_old(second)
 
-    assert end_long_locks() == 1
+    assert end_long_locks() == (1 if guarded else 2)
 
     assert not first.is_there() and record_of(first)["waiting"] == 2  # type: ignore[index]
+    if not guarded:
+        assert not second.is_there() and buyer.result()["status"] == "held"
+        return
     assert queued.result() == [[1]] and record_of(second) is None
     second.run("rollback")
     assert buyer.result()["status"] == "held"
@@ -328,10 +366,18 @@ def test_an_operator_ends_a_session_that_the_job_would_not(shop: Shop, session: 
         end_lock_holder(culprit.pid, "somebody@here")
 
 
+@both_ways
 def test_a_commit_that_waits_for_its_replica_is_left_alone(
-    shop: Shop, instance: Instance, session: Callable[..., Session], beside: Callable[..., Future[Any]]
+    shop: Shop,
+    instance: Instance,
+    session: Callable[..., Session],
+    beside: Callable[..., Future[Any]],
+    take_out: Callable[[str], None],
+    guarded: bool,
 ) -> None:
     """Ended, it would show what its replica has never heard of."""
+    if not guarded:
+        take_out("and (a.wait_event is null or a.wait_event <> 'SyncRep')")
     committing = session()
     with closing(_superuser(instance, "postgres")) as superuser:
         superuser.run("set synchronous_commit = local")
@@ -345,13 +391,16 @@ def test_a_commit_that_waits_for_its_replica_is_left_alone(
             waits = "select wait_event from pg_stat_activity where pid = :pid"
             wait_for(lambda: superuser.run(waits, pid=committing.pid) == [["SyncRep"]], every_s=0.01)
             wait_until_old(committing)
+            buyer = beside(shop.hold, [1], "buyer")
+            wait_until_it_waits()
 
-            assert end_long_locks() == 0
+            found = lock_holders()
         finally:
             superuser.run("alter system reset synchronous_standby_names")
             superuser.run("select pg_reload_conf()")
     commit.result()
-    assert committing.is_there() and seats.show_seat_map(shop.concert_id, shop.concert_id)
+    assert buyer.result()["status"] == "held"
+    assert [one["pid"] for one in found] == ([] if guarded else [committing.pid])
 
 
 def _superuser(instance: Instance, database: str) -> pg8000.native.Connection:
