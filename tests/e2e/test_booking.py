@@ -43,7 +43,7 @@ def faulty(gateway_url: str, **faults: Any) -> Iterator[None]:
 @contextmanager
 def database(instance: Instance) -> Iterator[pg8000.native.Connection]:
     """The deployed functions' own database."""
-    address = urlsplit(instance.database_url())
+    address = urlsplit(instance.database_url(instance.postgres_primary))
     connection = pg8000.native.Connection(
         address.username or "", password=address.password, host=address.hostname or "", port=address.port or 0,
         database=address.path.lstrip("/"), ssl_context=False,

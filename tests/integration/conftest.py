@@ -44,7 +44,7 @@ def run_as_superuser(instance: Instance, *statements: str) -> None:
         "postgres",
         password=instance.secrets()["postgres_password"],
         host="127.0.0.1",
-        port=instance.ports["postgres"],
+        port=instance.ports[instance.postgres_primary],
         database="postgres",
         ssl_context=False,
     )
@@ -128,7 +128,7 @@ def encore_environment(
 ) -> Iterator[None]:
     environment = function_environment(instance) | {
         "ENCORE_DATABASE_URL": database_url,
-        "ENCORE_REPLICA_URL": database_url.replace(f":{instance.ports['postgres']}/", f":{instance.ports['replica']}/"),
+        "ENCORE_REPLICA_URL": instance.replica_url.rsplit("/", 1)[0] + f"/{DATABASE}",
         "ENCORE_QUEUE_REDIS_URL": redis_urls["queue"],
         "ENCORE_LOCKS_REDIS_URL": redis_urls["locks"],
         "ENCORE_CACHE_REDIS_URL": redis_urls["cache"],
