@@ -230,6 +230,7 @@ class Stack:
             try:
                 postgres.check_promotable(self.instance, name)
                 self.instance.held_file(before).touch()
+                self.instance.held_file(name).unlink(missing_ok=True)
                 self._end_primary(before)
                 postgres.replace_primary(self.instance, before, name)
                 postgres.settle_promotion(self.instance, name)

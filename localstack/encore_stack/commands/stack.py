@@ -11,7 +11,9 @@ from encore_stack.stack import Stack
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/stack", description="Hold one part down, bring it back, or promote it.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/stack", description="Hold one part down, bring it back, or promote it."
+    )
     parser.add_argument("action", choices=["stop", "start", "promote"])
     parser.add_argument("part")
     options = parser.parse_args(arguments)

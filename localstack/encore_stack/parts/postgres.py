@@ -180,9 +180,8 @@ def kill(instance: Instance, name: str) -> None:
 
     Sessions that are busy go on for a moment after their postmaster has died, and keep a new one from starting.
     """
-    data = str(instance.data_dir(name))
     deadline_s = time.monotonic() + PROBE_TIMEOUT_S
-    while processes := _processes_in(data):
+    while processes := processes_of(instance, name):
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -191,9 +190,9 @@ def kill(instance: Instance, name: str) -> None:
         time.sleep(_POLL_S)
 
 
-def _processes_in(folder: str) -> list[int]:
-    """The servers whose working folder this is: Postgres goes to its data and stays there."""
-    found = []
+def processes_of(instance: Instance, name: str) -> list[int]:
+    """The server's processes, known by their working folder: Postgres goes to its data and stays there."""
+    found, folder = [], str(instance.data_dir(name))
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
