@@ -5,6 +5,7 @@ The fast gateway's WSGI application is called in process, on real servers.
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
@@ -357,6 +358,18 @@ def test_the_catalogue_is_read_from_the_primary_while_the_replica_is_away(
     use_settings(replica_url="postgresql://encore@127.0.0.1:1/encore")
 
     assert http.get(f"concerts/{shop.concert_id}").status_code == 200
+
+
+def test_a_seat_map_is_read_from_the_replica_while_there_is_no_primary_and_is_not_kept(
+    person: Person, shop: Shop, use_settings: Callable[..., AbstractContextManager[None]]
+) -> None:
+    with use_settings(database_url="postgresql://encore@127.0.0.1:1/encore"):
+        first = person.http.get(f"schedules/{shop.concert_id}/seats", headers=person.with_pass)
+    primary().rows("update seat set price = 7 where schedule_id = :id", id=shop.concert_id)  # nobody says so
+    then = person.http.get(f"schedules/{shop.concert_id}/seats", headers=person.with_pass)
+
+    assert first.status_code == 200
+    assert {seat["price"] for seat in then.json()["seats"]} == {7}
 
 
 def test_with_redis_away_joins_wait_and_those_inside_go_on(

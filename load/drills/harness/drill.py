@@ -14,7 +14,7 @@ from drills.harness.evidence import Evidence
 from drills.harness.people import most_inside, overtaken, places_lost, worse_positions
 from drills.harness.record import SHOP_STEPS
 from drills.harness.scene import Scene
-from drills.harness.stage import Gate, Topology
+from drills.harness.stage import Gate, Stage, Topology
 
 Comparison = Literal["<=", ">="]
 
@@ -84,6 +84,8 @@ class Drill:
     felt: Bound
     bounds: Sequence[Bound]
     topology: Topology = field(default_factory=Topology)
+    afterwards: Callable[[Stage, Evidence], None] | None = None
+    """What somebody does when all have gone home, before the audit looks: what an incident leaves to be settled."""
     may_break: bool = False
     """Whether answers other than 200s and 503 with Retry-After are part of it: a killed gateway cuts connections."""
 

@@ -40,6 +40,7 @@ class Topology:
 
     redis: str = "single"
     brokers: int = 1
+    postgres: str = "async"
 
     def options(self) -> list[str]:
         """The options of scripts/up."""

@@ -1,11 +1,12 @@
 """Step 5: the seat map of one schedule, as Postgres builds it: one JSON text, kept in the cache until a seat changes.
 
 The primary answers where the cache has nothing. The replica may be behind, and a map that lacks the hold which its
-reader has just made is worse than one that costs a trip.
+reader has just made is worse than one that costs a trip. While there is no primary nothing changes, and a map that may
+lack the last changes is better than none: then the replica answers, and the map is not kept.
 """
 
 from booking.platform.etags import etag_of
-from booking.platform.postgres import primary
+from booking.platform.postgres import DatabaseAway, Server, primary, replica
 from booking.platform.resources import read_text
 from booking.seats.problems import PassOfAnotherConcert, ScheduleUnknown
 from booking.seats.seat_map_cache import Reading, SeatMap, find_seat_map
@@ -27,8 +28,18 @@ def show_seat_map(schedule_id: int, concert_id: int) -> SeatMap:
 
 
 def read_seat_map(schedule_id: int) -> Reading | None:
-    """The map as the primary has it now, None when there is no such schedule."""
-    rows = primary().rows(_SEAT_MAP, schedule_id=schedule_id)
+    """The map as the primary has it now, None when there is no such schedule. Raises DatabaseAway."""
+    try:
+        return _read_from(primary(), schedule_id)
+    except DatabaseAway:
+        reading = _read_from(replica(), schedule_id)
+        if reading is None:  # or the replica does not know it yet
+            raise
+        return reading._replace(true_for_ms=0)
+
+
+def _read_from(server: Server, schedule_id: int) -> Reading | None:
+    rows = server.rows(_SEAT_MAP, schedule_id=schedule_id)
     if not rows:
         return None
     concert_id, body, true_for_ms = rows[0]
