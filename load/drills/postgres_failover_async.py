@@ -3,12 +3,19 @@
 Who reserves or pays is told when to ask again (503 with Retry-After) until the replica is promoted; reads never stop,
 and the line goes on. What was acknowledged and is lost is counted and told. What it means is the new primary's to say:
 a reservation that is not there is gone, and its seats are free; a payment whose outcome is lost is asked for again; a
-charge whose payment is lost is refunded (scripts/lost-charges), before the audit looks.
+charge whose payment is lost is refunded, and the last events are published again (scripts/after-failover).
 """
 
 from drills.harness.crowd import Plan
 from drills.harness.drill import Drill, back_within, no_failures, nobody_loses_the_place, refused_at_all
-from drills.harness.postgres import charges_settled, comes_back, counted, fail_over, refund_lost_charges
+from drills.harness.postgres import (
+    charges_settled,
+    comes_back,
+    counted,
+    fail_over,
+    loses_some,
+    refund_lost_charges,
+)
 from drills.harness.record import LINE_STEPS
 from drills.harness.scene import Scene
 from drills.harness.stage import Gate
@@ -42,6 +49,7 @@ DRILL = Drill(
         no_failures(*LINE_STEPS, name="joins and polls"),
         *(back_within(BACK_S, step) for step in WRITES),
         counted(COMMITS_MIN),
+        loses_some(),
         *charges_settled(may_be_lost=True),
         *nobody_loses_the_place(),
         comes_back(),

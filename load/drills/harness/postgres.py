@@ -4,6 +4,8 @@ Lost is what somebody was told is done and the new primary does not have. Two ki
 people, and those of a clerk who does nothing but commit, so that there is one in every millisecond.
 """
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from contextlib import closing, suppress
 
 import pg8000.native
 
-from booking.operations.lost_charges import lost_charges, refund
+from booking.operations.failover import lost_charges, publish_again, refund
 from booking.platform.postgres import Server
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
@@ -23,9 +25,12 @@ from drills.harness.stage import Stage
 from encore_stack.parts import Unhealthy, part_named, postgres
 from encore_stack.parts.postgres import connected
 
+STALLED_S = 0.4
+_PUBLISHED_AGAIN_S = 600
 _NOTICED_S = 1.5
 """So long without an answer means down, as the sentinels of Redis have it."""
 _REPLICA_S_MAX = 30
+_COUNT_S_MAX = 30
 _CLERK_BEFORE_S = 3
 _CLERK_TABLE = "create table if not exists drill_commit (number bigint primary key)"
 _LOST = read_text("drills.harness", "sql/lost_commits.sql")
@@ -47,7 +52,8 @@ class Clerk:
     def lost(self) -> int:
         """How many of its acknowledged commits the primary of this moment does not have."""
         self._thread.join()
-        with connected(self._stage.instance, self._stage.instance.postgres_primary) as connection:
+        instance = self._stage.instance
+        with connected(instance, instance.postgres_primary, timeout_s=_COUNT_S_MAX) as connection:
             kept = {number for (number,) in connection.run("select number from drill_commit")}
         return len(set(self.acknowledged) - kept)
 
@@ -63,13 +69,19 @@ class Clerk:
 
 
 async def fail_over(scene: Scene, *, before_s: float, down_s: float, after_s: float) -> None:
-    """The incident; the killed server comes back after ``down_s``."""
+    """The incident; the killed server comes back after ``down_s``.
+
+    Its replication stalls for a moment before it is killed: on one machine a replica is never behind by itself.
+    """
     stage, instance = scene.stage, scene.stage.instance
     victim, promoted = instance.postgres_primary, instance.postgres_replica
     clerk = Clerk(stage)
     await scene.wait(before_s - _CLERK_BEFORE_S)
     await scene.do(clerk.begin)
     await scene.wait(_CLERK_BEFORE_S)
+    scene.note(f"{victim} sends nothing to {promoted} any more")
+    await scene.do(lambda: _stall_replication(stage))
+    await scene.wait(STALLED_S)
     scene.breaks(f"kill -9 of every process of {victim}, the primary")
     await scene.do(lambda: postgres.kill(instance, victim))
     await scene.do(lambda: _await_silence(victim, stage))
@@ -78,6 +90,8 @@ async def fail_over(scene: Scene, *, before_s: float, down_s: float, after_s: fl
     promoted_s, promoted_at_s = scene.clock(), time.time()
     scene.healed(f"{promoted} is the primary now")
     await scene.do(lambda: _count_lost(scene, clerk, promoted_s, promoted_at_s))
+    if instance.replication == "async":
+        scene.note(await scene.do(lambda: _settle(scene.figures)))
     await scene.wait(down_s)
     await scene.do(lambda: stage.stack.start(victim))
     roles = {victim: f"replica of {promoted}", promoted: "primary"}
@@ -94,13 +108,8 @@ async def fail_over(scene: Scene, *, before_s: float, down_s: float, after_s: fl
 
 
 def refund_lost_charges(stage: Stage, seen: Evidence) -> None:
-    """What ``scripts/lost-charges --refund`` does: money that was taken for a payment whose commit was lost."""
-    with closing(Server(settings().database_url, statement_timeout_ms=60_000)) as server:
-        found = lost_charges(server, {"danal": settings().danal_url, "payco": settings().payco_url})
-    seen.figures["lost_charges"] = len(found)
-    seen.figures["lost_charges_kept"] = sum(not refund(charge) for charge in found)
-    words = f"{len(found)} charges that no payment accounts for, refunded" if found else "every charge has its payment"
-    mark = Mark(seen.ended_s, "note", words)
+    """Look for charges once more: a function may have sent one after the failover, for a payment from before it."""
+    mark = Mark(seen.ended_s, "note", _refund(seen.figures))
     seen.marks.append(mark)
     tell(mark)
 
@@ -125,6 +134,37 @@ def counted(acknowledged_min: int) -> Bound:
 def comes_back() -> Bound:
     """The old primary is a replica of the new one, and where commits wait for a replica, they do again."""
     return Bound("old primaries back as replicas", ">=", 1, _figure("came_back_as_replica"))
+
+
+def loses_some() -> Bound:
+    """Without a loss to count the drill would prove nothing of it."""
+    return Bound(
+        "acknowledged commits that the new primary lacks", ">=", 1,
+        lambda seen: seen.figures.get("lost_of_people", 0) + seen.figures.get("lost_of_clerk", 0),
+    )  # fmt: skip
+
+
+def _settle(figures: dict[str, float]) -> str:
+    """As ``scripts/after-failover`` does."""
+    with closing(Server(settings().database_url, statement_timeout_ms=60_000)) as server:
+        events = publish_again(server, _PUBLISHED_AGAIN_S)
+    return f"scripts/after-failover: {events:,} events are published again; {_refund(figures)}"
+
+
+def _refund(figures: dict[str, float]) -> str:
+    with closing(Server(settings().database_url, statement_timeout_ms=60_000)) as server:
+        found = lost_charges(server, {"danal": settings().danal_url, "payco": settings().payco_url})
+    kept = sum(not refund(charge) for charge in found)
+    figures["lost_charges"] = figures.get("lost_charges", 0) + len(found)
+    figures["lost_charges_kept"] = kept
+    return f"{len(found)} charges that no payment accounts for, {len(found) - kept} refunded"
+
+
+def _stall_replication(stage: Stage) -> None:
+    instance = stage.instance
+    with connected(instance, instance.postgres_primary, user="postgres") as connection:
+        for (pid,) in connection.run("select pid from pg_stat_replication"):
+            os.kill(pid, signal.SIGSTOP)
 
 
 def _figure(name: str) -> Callable[[Evidence], float | None]:
@@ -161,7 +201,7 @@ def _count_lost(scene: Scene, clerk: Clerk, promoted_s: float, promoted_at_s: fl
 
 def _lost_of(told: list[Acknowledged], by_s: float, primary: str, scene: Scene) -> list[tuple[str, str]]:
     connection: pg8000.native.Connection
-    with connected(scene.stage.instance, primary, timeout_s=30) as connection:
+    with connected(scene.stage.instance, primary, timeout_s=_COUNT_S_MAX) as connection:
         rows = connection.run(
             _LOST, kinds=[one.kind for one in told], ids=[one.reservation_id for one in told], by=by_s
         )

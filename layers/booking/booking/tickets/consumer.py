@@ -22,6 +22,13 @@ _ERROR_LENGTH_MAX = 500
 _APPLY = read_text(__package__, "sql/apply_reservation_event.sql")
 _RECORD_FAILURE = read_text(__package__, "sql/record_failure.sql")
 
+_OUTCOMES = {
+    (True, False): ("EventsApplied", "event applied"),
+    (False, False): ("EventsSeenBefore", "event seen before"),
+    (False, True): ("EventsVoid", "event void: a failover has lost the commit that it tells of"),
+}
+"""How an event is counted and told, by whether it was applied and whether it is void."""
+
 _processor = BatchProcessor(event_type=EventType.Kafka)
 
 
@@ -51,6 +58,7 @@ def _apply(record: KafkaEventRecord) -> None:
             event_id=str(envelope.event_id),
             type=envelope.type,
             reservation_id=str(envelope.reservation_id),
+            seq=envelope.seq,
             data=bytes(envelope.data).decode(),
             ticket_code="".join(secrets.choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH)),
         )
@@ -62,9 +70,10 @@ def _apply(record: KafkaEventRecord) -> None:
         end_turn(effect["concert_id"], paid_by["person"], paid_by["pass_id"], "paid")
     if effect.get("sold_out") is not None:
         set_sold_out(effect["concert_id"], effect["sold_out"])
-    count("EventsApplied" if effect["applied"] else "EventsSeenBefore", type=envelope.type)
+    metric, words = _OUTCOMES[effect["applied"], effect.get("void", False)]
+    count(metric, type=envelope.type)
     logger().info(
-        "event applied" if effect["applied"] else "event seen before",
+        words,
         type=envelope.type,
         event_id=str(envelope.event_id),
         reservation_id=str(envelope.reservation_id),

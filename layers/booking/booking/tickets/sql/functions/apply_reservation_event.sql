@@ -3,12 +3,16 @@
 --
 -- Events of one reservation may arrive out of order. The counters only add and take away; the ticket looks at the
 -- reservation as it is now: who was refunded before the ticket was issued gets none.
+-- An event may tell of a commit that was lost: it was published, and then a failover without synchronous replication made
+-- a server the primary that had not got it. It is void, and counts as done: no outbox row has its id (as of one that was
+-- pruned), and the reservation is not there, has not come so far, or has had another event of that number since.
 -- Answers {"applied", "concert_id", "sold_out", "paid_by"}: sold_out is null unless the event moved the concert's counters;
--- paid_by, the person and the pass, unless a turn ended with the event.
+-- paid_by, the person and the pass, unless a turn ended with the event; {"applied": false, "void": true} for a void one.
 create or replace function apply_reservation_event(
     p_event_id uuid,
     p_type text,
     p_reservation_id uuid,
+    p_seq integer,
     p_data jsonb,
     p_ticket_code text
 ) returns json
@@ -29,7 +33,13 @@ begin
     end if;
 
     -- Share: a refund that is about to commit is waited for, and then seen.
-    select * into strict v_mine from reservation where id = p_reservation_id for share;
+    select * into v_mine from reservation where id = p_reservation_id for share;
+    if not exists (select from outbox where event_id = p_event_id) and (
+        v_mine.id is null or v_mine.event_seq < p_seq
+        or exists (select from outbox where reservation_id = p_reservation_id and seq = p_seq)
+    ) then
+        return json_build_object('applied', false, 'void', true);
+    end if;
     if p_type = 'reservation.confirmed' then
         v_moved := cardinality(v_mine.seats);
         if v_mine.status = 'confirmed' then

@@ -1,8 +1,13 @@
-"""Charges that no payment accounts for: what a failover to a replica that had not everything may leave behind.
+"""What a failover of Postgres to a replica that had not got everything leaves to be settled.
 
-A payment is committed before its gateway is asked for the money, so a charge without one tells that the commit was
-lost, and with it what the money was for. The new primary is the truth: nobody has bought anything with it, and it goes
-back. (A payment whose outcome alone was lost is pending again, and the settling job finds its charge by itself.)
+The new primary is the truth; what it lacks has not happened, whoever was told so. Most of it heals by itself: holds
+that are not there are free seats, a payment whose outcome was lost is pending again, an event of a lost commit is void.
+Two things outlive the commits they belong to, and are settled here:
+
+- **Money.** A payment is committed before its gateway is asked, so a charge without one tells that the commit was lost,
+  and with it what the money was for: it goes back.
+- **Events.** A consumer may have acted on the old primary alone, and Kafka does not bring the event again: those of the
+  last minutes are published once more, and each acts once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +19,7 @@ from booking.platform.postgres import Server
 from booking.platform.resources import read_text
 
 _UNKNOWN = read_text(__package__, "sql/unknown_payments.sql")
+_PUBLISH_AGAIN = read_text(__package__, "sql/publish_again.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,11 @@ def lost_charges(server: Server, gateway_urls: Mapping[str, str]) -> list[LostCh
 def refund(charge: LostCharge) -> bool:
     """Send the money back; whether the gateway has confirmed it. Safe to repeat."""
     return gateway(charge.gateway).cancel(charge.key) is Outcome.CANCELLED
+
+
+def publish_again(server: Server, since_s: int) -> int:
+    """Have the relay publish the events of the last ``since_s`` seconds once more; how many. Raises DatabaseAway."""
+    return len(server.rows(_PUBLISH_AGAIN, since_s=since_s))
 
 
 def _lost_at(server: Server, name: str, url: str) -> Iterator[LostCharge]:
