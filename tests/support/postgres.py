@@ -9,6 +9,7 @@ from encore_stack.parts import postgres
 from encore_stack.parts.postgres import connected
 from encore_stack.parts.postgres_data import mark_replaced
 from encore_stack.stack import Stack
+from support.waiting import wait_for
 
 _NAME = "test-postgres"
 
@@ -40,8 +41,7 @@ class PostgresPair:
     def kill(self, name: str) -> None:
         """Kill -9 all of a server behind the stack's back."""
         postgres.kill(self.instance, name)
-        while self.stack.supervisor.processes()[name].pid:
-            pass
+        wait_for(lambda: not self.stack.supervisor.processes()[name].pid, every_s=0.005)
 
     def hang(self, name: str) -> None:
         """Let a server stand still: it accepts connections and answers nobody."""
@@ -64,10 +64,13 @@ class PostgresPair:
         self.await_answer(name)
 
     def await_answer(self, name: str) -> None:
-        while True:
+
+        def answers() -> bool:
             with suppress(postgres.Unhealthy), connected(self.instance, name) as connection:
-                connection.run("select 1")
-                return
+                return bool(connection.run("select 1"))
+            return False
+
+        wait_for(answers)
 
     def heal(self) -> None:
         """Whatever a test has done: the primary runs, and the other one is its replica."""

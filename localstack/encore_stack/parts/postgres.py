@@ -222,22 +222,9 @@ def connected(
     database: str = "encore",
     timeout_s: float = PROBE_TIMEOUT_S,
 ) -> Iterator[pg8000.native.Connection]:
-    """A short-lived connection. Raises Unhealthy when there is none to be had or it breaks.
-
-    What the superuser does (roles, slots) waits for no replica: without that one it is needed most.
-    """
-    password = instance.secrets()["database_password" if user == "encore" else "postgres_password"]
+    """A short-lived connection. Raises Unhealthy when there is none to be had or it breaks."""
     try:
-        connection = pg8000.native.Connection(
-            user,
-            host=HOST,
-            port=instance.ports[part],
-            database=database,
-            password=password,
-            timeout=timeout_s,
-            ssl_context=False,
-            startup_params={"synchronous_commit": "local"} if user == "postgres" else None,
-        )
+        connection = connect(instance, part, user, database, timeout_s=timeout_s)
         try:
             yield connection
         finally:
@@ -246,3 +233,22 @@ def connected(
         raise Unhealthy(f"no connection: {error.__cause__ or error}") from error
     except pg8000.native.DatabaseError as error:
         raise Unhealthy(str(error.args[0].get("M", error.args[0]) if error.args else error)) from error
+
+
+def connect(
+    instance: Instance, part: str, user: str = "encore", database: str = "encore", *, timeout_s: float | None = None
+) -> pg8000.native.Connection:
+    """A connection as the booking role, or as the superuser ``postgres``. Raises what pg8000 raises.
+
+    What the superuser does (roles, slots) waits for no replica: without that one it is needed most.
+    """
+    return pg8000.native.Connection(
+        user,
+        host=HOST,
+        port=instance.ports[part],
+        database=database,
+        password=instance.secrets()["database_password" if user == "encore" else "postgres_password"],
+        timeout=timeout_s,
+        ssl_context=False,
+        startup_params={"synchronous_commit": "local"} if user == "postgres" else None,
+    )

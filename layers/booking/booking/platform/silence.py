@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+_ANSWERED_LATELY_S = 0.1
+
 
 class Silence:
     """A request asks several times, and each would cost a whole timeout. So nobody asks for a while after a timeout;
@@ -15,6 +17,7 @@ class Silence:
     def __init__(self, asking_s: Callable[[], float]) -> None:
         self._asking_s = asking_s
         self._until_s: float | None = None
+        self._answered_s = float("-inf")
         self._lock = threading.Lock()
 
     def refuses(self) -> bool:
@@ -29,8 +32,15 @@ class Silence:
             return False
 
     def heard(self, silent_s: float) -> None:
-        """Tell what became of a question: for so long nobody shall ask again (0: it was answered)."""
+        """Tell what became of a question: for so long nobody shall ask again (0: it was answered).
+
+        Somebody who could not ask does not speak for others who were answered a moment ago.
+        """
+        now_s = time.monotonic()
         if silent_s:
-            self._until_s = time.monotonic() + silent_s
-        elif self._until_s is not None:
+            if now_s - self._answered_s > _ANSWERED_LATELY_S:
+                self._until_s = now_s + silent_s
+            return
+        self._answered_s = now_s
+        if self._until_s is not None:
             self._until_s = None
