@@ -324,6 +324,31 @@ def test_after_a_failover_nothing_starts_a_second_primary(pair: PostgresPair) ->
     assert pair.roles() == now
 
 
+def test_a_primary_that_is_well_hands_over_everything(pair: PostgresPair, connect: Callable[..., Server]) -> None:
+    writer, old, promoted = connect(), pair.primary, pair.replica
+    for number in range(20):
+        writer.rows(_WRITE, words=f"handed over {number}")
+
+    assert pair.stack.promote(promoted) == old
+    assert [part.health for part in pair.stack.status() if part.name == old] == ["held"]
+    write_at_last(writer, "handed over after")
+
+    assert pair.ask(promoted, "select count(*) from said where words like 'handed over%'") == [[21]]
+
+
+def test_a_primary_that_hangs_is_ended_before_another_is_made(
+    pair: PostgresPair, connect: Callable[..., Server]
+) -> None:
+    writer, old, promoted = connect(), pair.primary, pair.replica
+    writer.rows(_WRITE, words="before")
+    pair.hang(old)
+
+    pair.stack.promote(promoted)
+
+    assert postgres.processes_of(pair.instance, old) == []
+    write_at_last(writer, "after")
+
+
 def test_a_promotion_that_was_broken_off_is_finished_at_the_next_start(pair: PostgresPair) -> None:
     old, promoted = pair.primary, pair.replica
     pair.kill(old)
