@@ -81,9 +81,11 @@ class PostgresPair:
             self.kill(replica)
             mark_replaced(self.instance, replica)
         self.instance.replication = "async"
-        self.stack.up([primary])
+        if self.roles() != {primary: "primary", replica: f"replica of {primary}"}:
+            self.stack.up([primary])
 
     def roles(self) -> dict[str, str | None]:
+        """What they are; None for one that is not well."""
         return {part.name: part.role for part in self.stack.status() if part.name in POSTGRES_SERVERS}
 
     def ask(self, name: str, sql: str) -> list[list[object]]:

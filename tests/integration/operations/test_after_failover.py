@@ -1,12 +1,14 @@
 """What an asynchronous failover may leave: money without a payment goes back, events are published once more."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 
+from booking.operations.audit import Verdict
 from booking.operations.failover import LostCharge, lost_charges, publish_again, refund
+from booking.payment import cancel_reservation
 from booking.payment.gateways import Charge, Outcome, gateway
 from booking.platform.postgres import Server, primary
 from booking.platform.settings import settings
@@ -36,6 +38,22 @@ def test_a_charge_whose_payment_was_lost_is_found_and_refunded(
     assert refund(lost()[0])
     assert lost() == []
     assert shop.show(held)["status"] == "confirmed"
+
+
+def test_a_refund_whose_commit_was_lost_is_reported_and_settled_by_cancelling_once_more(
+    shop: Shop, danal: SimulatedGateway, audit: Callable[[], Verdict]
+) -> None:
+    held = shop.hold([1])
+    paid = shop.pay(held)
+    assert gateway("danal").cancel(paid.payment["payment_id"]) is Outcome.CANCELLED
+
+    reported = [subject for subject, _ in audit().violations["I3"]]
+    cancel_reservation(held["reservation_id"], shop.shopper().person)
+
+    subject = f"reservation {held['reservation_id']}"
+    assert subject in reported
+    assert subject not in [subject for subject, _ in audit().violations["I3"]]
+    assert shop.show(held)["status"] == "refunded"
 
 
 def test_a_key_that_is_none_of_ours_is_of_no_payment(danal: SimulatedGateway, server: Server) -> None:

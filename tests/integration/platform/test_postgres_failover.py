@@ -26,6 +26,7 @@ _READ = "select count(*) from said"
 def pair() -> Iterator[PostgresPair]:
     pair = PostgresPair()
     pair.ask(pair.primary, "create table said (words text); alter table said owner to encore")
+    wait_for(lambda: pair.ask(pair.replica, "select to_regclass('said')")[0][0])
     yield pair
     pair.close()
 
