@@ -54,10 +54,10 @@ class Shop:
             wait_for_replica()
         return cls(concert_id)
 
-    def shopper(self, name: str = "someone") -> Pass:
+    def shopper(self, name: str = "someone", expires_in_s: int = 600) -> Pass:
         """A pass such as the line would give: signed papers are the line's business, not the shop's."""
         person = person_of(f"{self.concert_id} {name}")
-        return Pass(self.concert_id, person, 1, 1, 1, f"{self.concert_id}-{name}", int(time.time()) + 600)
+        return Pass(self.concert_id, person, 1, 1, 1, f"{self.concert_id}-{name}", int(time.time()) + expires_in_s)
 
     def attempt(self, name: str, key: str | None = None, body: str = "body") -> Attempt:
         return Attempt(self.shopper(name), key or new_key(), body)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,33 +9,18 @@ import pytest
 import booking.seats
 from booking.operations.audit import Auditor, Verdict
 from booking.platform.postgres import primary
-from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from booking.seats.holds import expire_holds
+from support.races import everybody_at_once, outcome_of
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
 _FUNCTIONS = Path(booking.seats.__file__).parent / "sql" / "functions"
 _PEOPLE = 200
-_AT_ONCE = 40
 _ROW_LOCK = "        for update\n"
 _VERSION_CHECK = " and s.version = w.version"
 _WINDOW = "    v_expires_at := v_now + make_interval"
 """Where a hold has read the seats and not yet written them: a pause here makes racers meet."""
-
-
-def everybody_at_once(people: int, attempt: Callable[[int], str], at_once: int = _AT_ONCE) -> Counter[str]:
-    """How the attempts of so many people ended, by outcome."""
-    with ThreadPoolExecutor(at_once) as crowd:
-        return Counter(crowd.map(attempt, range(people)))
-
-
-def outcome_of(hold: Callable[[], object]) -> str:
-    try:
-        hold()
-    except Refusal as refused:
-        return refused.slug
-    return "held"
 
 
 @pytest.mark.race
