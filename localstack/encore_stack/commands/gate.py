@@ -2,7 +2,6 @@
 
 import argparse
 import getpass
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ import msgspec
 
 from booking.platform.postgres import DatabaseAway
 from booking.platform.problems import Refusal
-from booking.platform.settings import settings
 from booking.queue.gate import (
     ACTIONS,
     CAPACITY_MAX,
@@ -24,7 +22,8 @@ from booking.queue.gate import (
     change_gate,
     show_gate,
 )
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _HELP = f"""\
 Look at a concert's gate, and turn it while people wait.
@@ -53,8 +52,7 @@ def run(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    adopt_settings(Instance.load_existing())
     try:
         if options.action == "show":
             return _show(options.concert, as_json=options.json)

@@ -11,7 +11,8 @@ from booking.operations.draw import DrawCheck, DrawUncheckable, check_draw
 from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
 from booking.queue import person_of
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _SHOWN = 5
 _FAULTS_SHOWN_MAX = 10
@@ -26,8 +27,7 @@ class UnusablePeople(Exception):
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 the record agrees, 1 it does not, 2 misused, or there is nothing to check (yet)."""
     options = _parser().parse_args(arguments)
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    adopt_settings(Instance.load_existing())
     server = Server(settings().database_url, statement_timeout_ms=_STATEMENT_TIMEOUT_MS)
     try:
         people = None if options.people is None else _read_people(options.people, as_user_ids=options.user_ids)

@@ -15,15 +15,12 @@ from booking.queue.admissions import copy_admissions
 from booking.queue.line import LineClosed
 from booking.queue.tokens import sign_token
 from support.crowd import Crowd, Visit
+from support.redis import runs_on
+
+pytestmark = runs_on("single")  # rules and time: the servers that run the scripts make no difference
 
 SHORT_S = 10
 """Waits shorter than this are not judged: a second more or less is a tenth of them."""
-
-
-@pytest.fixture
-def redis_topology() -> str:
-    """These tests are about rules and time: the servers that run the scripts make no difference."""
-    return "single"
 
 
 @pytest.fixture
