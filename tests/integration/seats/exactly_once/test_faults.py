@@ -1,5 +1,6 @@
 """Something breaks in the middle of a race over HTTP: no seat is sold twice, and retries get the first answer."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +22,15 @@ from support.redis import start_server
 from support.replica import wait_for_replica
 from support.shop import Shop, new_key
 from support.sound import SOUND
+from support.superuser import superuser
 
 pytestmark = pytest.mark.race
 
 Audit = Callable[[], Verdict]
 Start = Callable[..., GatewayProcess]
-_HELD = b'"outcome" : "held"'
+_HELD = re.compile(rb'"outcome" ?: ?"held"')
 """In Postgres' answer to who has got seats: it is sent when the transaction is committed, and not before."""
-_ANY_HOLD = b'"status" : "held"'
+_ANY_HOLD = re.compile(rb'"status" ?: ?"held"')
 """In the same, and in the answer to a retry of it."""
 _WAIT_S_MAX = 20
 _FURTHER_THAN_A_HOLD_S = 420
@@ -115,7 +117,7 @@ def test_the_connection_is_cut_after_the_commit_and_before_the_answer(
     cut: list[bytes] = []
 
     def cut_what_says_held(piece: bytes) -> bool:
-        if _ANY_HOLD not in piece or (cut and how_often == "once"):
+        if not _ANY_HOLD.search(piece) or (cut and how_often == "once"):
             return True
         cut.append(piece)
         return False
@@ -149,7 +151,7 @@ def test_the_processes_are_killed_between_commit_and_answer(
     committed, killed = threading.Event(), threading.Event()
 
     def keep_back(piece: bytes) -> bool:
-        if _HELD not in piece or killed.is_set():
+        if not _HELD.search(piece) or killed.is_set():
             return True
         committed.set()
         return killed.wait(_WAIT_S_MAX) and False
@@ -183,11 +185,7 @@ def test_a_replica_that_lags_sells_nothing_twice_and_hides_no_hold(instance: Ins
 @contextmanager
 def replay_paused(instance: Instance) -> Iterator[None]:
     """The replica takes no notice of what the primary commits."""
-    connection = pg8000.native.Connection(
-        "postgres", password=instance.secrets()["postgres_password"], host="127.0.0.1",
-        port=instance.ports["replica"], database="postgres", ssl_context=False,
-    )  # fmt: skip
-    with closing(connection):
+    with superuser(instance, "replica") as connection:
         connection.run("select pg_wal_replay_pause()")
         try:
             yield
