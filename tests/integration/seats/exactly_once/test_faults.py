@@ -2,13 +2,10 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import pg8000.native
 import pytest
 
 from booking.operations.audit import Verdict
@@ -16,6 +13,7 @@ from booking.platform.postgres import primary
 from booking.platform.settings import settings
 from encore_stack.instance import Instance
 from support.gateway_process import GatewayProcess, wrong_clock
+from support.locked import seats_locked, wait_until_some_wait
 from support.proxy import Proxy, pass_on
 from support.races import Answer, Crowd, Wish, all_over_http, assert_sold_once, make_wishes
 from support.redis import start_server
@@ -40,38 +38,6 @@ _FURTHER_THAN_A_HOLD_S = 420
 def opened() -> Iterator[ExitStack]:
     with ExitStack() as opened:
         yield opened
-
-
-@contextmanager
-def seats_locked(shop: Shop) -> Iterator[None]:
-    """Somebody's transaction has the rows of all seats: who wants them waits for it, with the Redis locks taken."""
-    address = urlsplit(settings().database_url)
-    connection = pg8000.native.Connection(
-        address.username or "", password=address.password, host=address.hostname or "", port=address.port or 0,
-        database=address.path.lstrip("/"), ssl_context=False,
-    )  # fmt: skip
-    with closing(connection):
-        connection.run("begin")
-        connection.run("select from seat where schedule_id = :id for update", id=shop.concert_id)
-        yield
-        connection.run("commit")
-
-
-def waiting_holds() -> list[int]:
-    """Postgres' process ids of those whose hold waits for a lock."""
-    rows = primary().rows(
-        "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-        " and query like '%hold_seats%'"
-    )
-    return [row[0] for row in rows]
-
-
-def wait_until_some_wait(how_many: int) -> list[int]:
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while len(pids := waiting_holds()) < how_many:
-        assert time.monotonic() < deadline_s, f"only {len(pids)} holds came as far as the seats"
-        time.sleep(0.005)
-    return pids
 
 
 def everybody_insists(url: str, wishes: list[Wish], answers: list[Answer]) -> list[Answer]:
