@@ -112,6 +112,27 @@ class Shop:
         """Let the hold's time be over but not its cap: as long payments do, minutes after the hold was made."""
         lapse(primary().rows, reservation["reservation_id"], "6 minutes")
 
+    def pass_time(self, seconds: int) -> None:
+        """Let time pass for all of the shop: move its reservations, seats, payments and ledger into the past."""
+        primary().rows(
+            """
+            do $$ begin
+                alter table seat_ledger disable trigger append_only;
+                update reservation set created_at = created_at - interval '%s', expires_at = expires_at - interval '%s',
+                    hard_cap_at = hard_cap_at - interval '%s', closed_at = closed_at - interval '%s'
+                    where schedule_id = %d;
+                update seat set held_until = held_until - interval '%s' where schedule_id = %d;
+                update seat_ledger set held_until = held_until - interval '%s', at = at - interval '%s'
+                    where schedule_id = %d;
+                update payment p set created_at = p.created_at - interval '%s',
+                    deadline_at = p.deadline_at - interval '%s', settled_at = p.settled_at - interval '%s'
+                    from reservation r where r.id = p.reservation_id and r.schedule_id = %d;
+                alter table seat_ledger enable trigger append_only;
+            end $$
+            """.replace("%s", f"{seconds} seconds").replace("%d", str(self.concert_id))
+        )
+        seats.seats_changed([self.concert_id])  # a map is cached for as long as it is true, by the real clock
+
 
 def lapse(run: Callable[[str], object], reservation_id: str, ago: str = "1 hour") -> None:
     """See ``Shop.lapse``. The append-only rule is lifted for this one statement, as only a test's owner may."""

@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from booking.platform.postgres import primary
 from booking.platform.settings import settings
 from encore_stack.instance import Instance
 from support.gateway_process import GatewayProcess
 from support.gateways import SimulatedGateway, start_gateway
+from support.guards import Guard
 from support.proxy import Proxy, pass_on
 
 
@@ -30,8 +32,10 @@ def gateways(
     tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[dict[str, SimulatedGateway]]:
     with ExitStack() as processes:
-        danal = start_gateway(processes, "danal", free_port(), tmp_path_factory.mktemp("danal"))
-        yield {"danal": danal, "payco": danal}
+        yield {
+            name: start_gateway(processes, name, free_port(), tmp_path_factory.mktemp(name))
+            for name in ("danal", "payco")
+        }
 
 
 @pytest.fixture(scope="package")
@@ -83,3 +87,25 @@ def fragile(proxy: Proxy, start_fast_gateway: Callable[..., GatewayProcess]) -> 
     """A fast gateway whose connections to the primary can be cut, and whose workers can be killed."""
     url = settings().database_url
     return start_fast_gateway("fragile", database_url=url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/"))
+
+
+@pytest.fixture(scope="package")
+def unguarded_url(make_database: Callable[[str], str]) -> str:
+    return make_database("encore_unguarded")
+
+
+@pytest.fixture
+def take_out(unguarded_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Guard], None]]:
+    """Takes a guard out of a database of these tests' own, on which everybody works now, and without the Redis locks.
+
+    Afterwards it is empty and has its guards again.
+    """
+    monkeypatch.setenv("ENCORE_DATABASE_URL", unguarded_url)
+    monkeypatch.setenv("ENCORE_LOCKS_REDIS_URL", "redis://127.0.0.1:1/0")
+    settings.cache_clear()
+    undo: list[str] = []
+    yield lambda guard: undo.append(guard.apply())
+    primary().rows("truncate concert, reservation, payment, seat, seat_ledger, idempotency, outbox, admission cascade")
+    for statement in reversed(undo):
+        primary().rows(statement)
+    settings.cache_clear()

@@ -4,7 +4,7 @@ Where two guards stand behind each other, the other one is taken out before, and
 happens, the audit must report.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from booking.platform.settings import settings
 from booking.queue import TurnOver
 from booking.seats.holds import expire_holds, release_hold
 from booking.seats.problems import KeyReused, SeatTaken
+from support.guards import Dropped, Guard, Out
 from support.races import everybody_at_once, outcome_of
 from support.shop import Shop, new_key
 
@@ -26,48 +27,6 @@ pytestmark = pytest.mark.race
 
 _CROWD = 8
 
-
-@dataclass(frozen=True)
-class Out:
-    """A guard in the source of an SQL function, and what stands in its place without it."""
-
-    function: str
-    guard: str
-    instead: str = ""
-
-    def apply(self) -> str:
-        """On top of what has been changed in the function before. Returns the statement that undoes it."""
-        source: str = primary().value("select pg_get_functiondef(cast(:name as regproc))", name=self.function)
-        assert self.guard in source, f"{self.function} no longer says {self.guard!r}: mend this negative control"
-        primary().rows(source.replace(self.guard, self.instead))
-        return source
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A constraint of a table, or an index, known by a part of its definition."""
-
-    table: str
-    part: str
-
-    def apply(self) -> str:
-        """Returns the statement that undoes it."""
-        constraints = primary().rows(
-            "select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = cast(:table as regclass)"
-            " and position(:part in pg_get_constraintdef(oid)) > 0",
-            table=self.table,
-            part=self.part,
-        )
-        if constraints:
-            [[name, definition]] = constraints
-            primary().rows(f"alter table {self.table} drop constraint {name}")
-            return f"alter table {self.table} add constraint {name} {definition}"
-        definition = primary().value("select pg_get_indexdef(cast(:name as regclass))", name=self.part)
-        primary().rows(f"drop index {self.part}")
-        return str(definition)
-
-
-Guard = Out | Dropped
 
 # --- the guards ----------------------------------------------------------------------------------------------------
 
@@ -453,28 +412,6 @@ CONTROLS = [
         reported="I8",
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def unguarded_url(make_database: Callable[[str], str]) -> str:
-    return make_database("encore_unguarded")
-
-
-@pytest.fixture
-def take_out(unguarded_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Guard], None]]:
-    """Takes a guard out of a database of these tests' own, on which everybody works now, and without the Redis locks.
-
-    Afterwards it is empty and has its guards again.
-    """
-    monkeypatch.setenv("ENCORE_DATABASE_URL", unguarded_url)
-    monkeypatch.setenv("ENCORE_LOCKS_REDIS_URL", "redis://127.0.0.1:1/0")
-    settings.cache_clear()
-    undo: list[str] = []
-    yield lambda guard: undo.append(guard.apply())
-    primary().rows("truncate concert, reservation, payment, seat, seat_ledger, idempotency, outbox, admission cascade")
-    for statement in reversed(undo):
-        primary().rows(statement)
-    settings.cache_clear()
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
