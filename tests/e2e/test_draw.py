@@ -66,7 +66,7 @@ def test_a_draw_from_the_first_to_the_last(
 
     other_hash = run_script("verify-draw", concert, "--seed-hash", "00" * 32)
     assert other_hash.returncode == 1
-    assert "the record DISAGREES in 1 points" in other_hash.stdout
+    assert "the record DISAGREES in 1 point\n" in other_hash.stdout
     everybody.write_text("\n".join(users[1:]))
     assert run_script("verify-draw", concert, "--people", str(everybody), "--user-ids").returncode == 1
 

@@ -50,6 +50,10 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("gate", "show", "concert"), "'concert' is no concert's id"),
         (("gate", "show", "1", "2"), "show takes no value"),
         (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
+        (("verify-draw", "Encore"), "'Encore' is no concert's id"),
+        (("verify-draw", "1", "--seed-hash", "abc"), "'abc' is no SHA-256"),
+        (("verify-draw", "1", "--show", "-1"), "'-1' is no number of people"),
+        (("verify-draw", "1", "--user-ids"), "--people, which is missing"),
         (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )
