@@ -43,8 +43,8 @@ class Attempt:
 
     @property
     def lock_owner(self) -> str:
-        """Names this attempt to the seat locks: the same for twins and retries, nobody else's."""
-        return hashlib.blake2b(f"{self.shopper.person} {self.key}".encode(), digest_size=16).hexdigest()
+        """``<person>.<attempt>``: names this attempt to the seat locks, the same for its retries, nobody else's."""
+        return f"{self.shopper.person}.{hashlib.blake2b(self.key.encode(), digest_size=6).hexdigest()}"
 
 
 def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[str, Any]:
