@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from booking.operations.audit import Verdict
-from booking.platform.postgres import primary
 from booking.seats.holds import expire_holds
 from encore_stack.stack import Stack
 from support.races import everybody_at_once, outcome_of
 from support.redis import TOPOLOGIES
+from support.rows import deadlocks
 from support.shop import Shop, new_key
 from support.sound import SOUND
 
@@ -106,9 +106,3 @@ def test_sweeping_and_holding_at_once_never_deadlock() -> None:
 
     assert set(outcomes) <= {"held", "seat-taken", "swept"}
     assert deadlocks() == before
-
-
-def deadlocks() -> int:
-    """How many deadlocks Postgres has seen in this database."""
-    primary().rows("select pg_stat_clear_snapshot()")
-    return int(primary().value("select deadlocks from pg_stat_database where datname = current_database()"))

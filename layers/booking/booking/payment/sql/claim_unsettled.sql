@@ -6,7 +6,7 @@ update payment p set
         secs => least(cast(:backoff_s_max as integer), power(2, least(p.checks, 10))) * (0.5 + random() / 2))
 from (
     select id from payment
-    where status in ('pending', 'refunding') and next_check_at <= clock_timestamp()
+    where status in ('pending', 'refunding') and next_check_at <= now()  -- not clock_timestamp(): the index answers
       and (cast(:reservation_id as uuid) is null or reservation_id = cast(:reservation_id as uuid))
     order by next_check_at
     limit cast(:limit as integer)
