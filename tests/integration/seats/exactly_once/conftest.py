@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -38,6 +37,12 @@ def gateways(
         }
 
 
+@pytest.fixture(autouse=True)
+def nobody_knows_other_firms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process keeps the payment firms that it has met, by name; the other tests' have the same names."""
+    monkeypatch.setattr("booking.payment.gateways._gateways", {})
+
+
 @pytest.fixture(scope="package")
 def processes() -> Iterator[ExitStack]:
     """What runs until the last of these tests is over: starting a gateway takes longer than most races."""
@@ -45,29 +50,25 @@ def processes() -> Iterator[ExitStack]:
         yield processes
 
 
+@pytest.fixture
+def start_fast_gateway(free_port: Callable[[], int]) -> Iterator[Callable[..., GatewayProcess]]:
+    """Starts a fast gateway for this test: ``start_fast_gateway(workers=1, locks_redis_url="redis://…")``."""
+    with ExitStack() as processes:
+        yield lambda **options: GatewayProcess(processes, free_port(), **options)
+
+
 @pytest.fixture(scope="package")
 def started() -> dict[str, GatewayProcess]:
+    """The gateways that stay up, by name. Whoever asks first starts them: only then the environment is a test's."""
     return {}
 
 
 @pytest.fixture
-def start_fast_gateway(
-    processes: ExitStack, started: dict[str, GatewayProcess], free_port: Callable[[], int]
-) -> Callable[..., GatewayProcess]:
-    """The fast gateway of this name, started by who first asks: ``start_fast_gateway("odd", locks_redis_url="…")``."""
-
-    def start(name: str, **options: Any) -> GatewayProcess:
-        if name not in started:
-            started[name] = GatewayProcess(processes, free_port(), **options)
-        return started[name]
-
-    return start
-
-
-@pytest.fixture
-def url(start_fast_gateway: Callable[..., GatewayProcess]) -> str:
+def url(processes: ExitStack, started: dict[str, GatewayProcess], free_port: Callable[[], int]) -> str:
     """A fast gateway with nothing in its way."""
-    return start_fast_gateway("sound").url
+    if "sound" not in started:
+        started["sound"] = GatewayProcess(processes, free_port())
+    return started["sound"].url
 
 
 @pytest.fixture(scope="package")
@@ -83,10 +84,14 @@ def proxy(wire: Proxy) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def fragile(proxy: Proxy, start_fast_gateway: Callable[..., GatewayProcess]) -> GatewayProcess:
+def fragile(
+    proxy: Proxy, processes: ExitStack, started: dict[str, GatewayProcess], free_port: Callable[[], int]
+) -> GatewayProcess:
     """A fast gateway whose connections to the primary can be cut, and whose workers can be killed."""
-    url = settings().database_url
-    return start_fast_gateway("fragile", database_url=url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/"))
+    if "fragile" not in started:
+        url = settings().database_url.replace(f":{urlsplit(settings().database_url).port}/", f":{proxy.port}/")
+        started["fragile"] = GatewayProcess(processes, free_port(), database_url=url)
+    return started["fragile"]
 
 
 @pytest.fixture(scope="package")
@@ -94,13 +99,24 @@ def unguarded_url(make_database: Callable[[str], str]) -> str:
     return make_database("encore_unguarded")
 
 
+@pytest.fixture(scope="package")
+def unguarded_danal(
+    processes: ExitStack, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> SimulatedGateway:
+    """Whom they pay who work on that database: no audit compares its book with another."""
+    return start_gateway(processes, "danal", free_port(), tmp_path_factory.mktemp("unguarded"))
+
+
 @pytest.fixture
-def take_out(unguarded_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Guard], None]]:
+def take_out(
+    unguarded_url: str, unguarded_danal: SimulatedGateway, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Guard], None]]:
     """Takes a guard out of a database of these tests' own, on which everybody works now, and without the Redis locks.
 
     Afterwards it is empty and has its guards again.
     """
     monkeypatch.setenv("ENCORE_DATABASE_URL", unguarded_url)
+    monkeypatch.setenv("ENCORE_DANAL_URL", unguarded_danal.url)
     monkeypatch.setenv("ENCORE_LOCKS_REDIS_URL", "redis://127.0.0.1:1/0")
     settings.cache_clear()
     undo: list[str] = []

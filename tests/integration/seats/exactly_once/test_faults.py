@@ -13,11 +13,11 @@ from booking.platform.postgres import primary
 from booking.platform.settings import settings
 from encore_stack.instance import Instance
 from support.gateway_process import GatewayProcess, wrong_clock
-from support.locked import seats_locked, wait_until_some_wait
 from support.proxy import Proxy, pass_on
 from support.races import Answer, Crowd, Wish, all_over_http, assert_sold_once, make_wishes
 from support.redis import start_server
 from support.replica import wait_for_replica
+from support.rows import locked_seats, wait_until_some_wait
 from support.shop import Shop, new_key
 from support.sound import SOUND
 from support.superuser import superuser
@@ -61,10 +61,10 @@ def test_redis_is_killed_after_the_locks_were_taken(
     locks = ExitStack()
     opened.enter_context(locks)
     start_server(locks, tmp_path / "first", [f"port {port}"])
-    url = start_fast_gateway("own locks", locks_redis_url=f"redis://127.0.0.1:{port}/0").url
+    url = start_fast_gateway(locks_redis_url=f"redis://127.0.0.1:{port}/0").url
     wishes = make_wishes(Shop.open(seats=8), 60, 8)
 
-    with seats_locked(wishes[0].shop):
+    with locked_seats(wishes[0].shop.concert_id, list(range(1, 9))):
         crowd = Crowd(url, wishes)
         wait_until_some_wait(2)
         locks.close()  # SIGKILL, and nothing was kept
@@ -102,7 +102,7 @@ def test_the_connection_is_cut_after_the_commit_and_before_the_answer(
 def test_the_connections_are_ended_before_the_commit(url: str, audit: Audit) -> None:
     wishes = make_wishes(Shop.open(seats=8), 40, 8)
 
-    with seats_locked(wishes[0].shop):
+    with locked_seats(wishes[0].shop.concert_id, list(range(1, 9))):
         crowd = Crowd(url, wishes)
         for pid in wait_until_some_wait(2):
             assert primary().value("select pg_terminate_backend(:pid)", pid=pid)
@@ -162,7 +162,7 @@ def replay_paused(instance: Instance) -> Iterator[None]:
 
 def test_processes_have_wrong_clocks(url: str, start_fast_gateway: Start, audit: Audit, tmp_path: Path) -> None:
     ahead, behind = (
-        start_fast_gateway(name, workers=1, python_path=wrong_clock(tmp_path / name, off_by_s)).url
+        start_fast_gateway(workers=1, python_path=wrong_clock(tmp_path / name, off_by_s)).url
         for name, off_by_s in (("ahead", _FURTHER_THAN_A_HOLD_S), ("behind", -_FURTHER_THAN_A_HOLD_S))
     )
     shop = Shop.open(seats=8)

@@ -5,6 +5,7 @@ happens, the audit must report.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from booking.seats.holds import expire_holds, release_hold
 from booking.seats.problems import KeyReused, SeatTaken
 from support.guards import Dropped, Guard, Out
 from support.races import everybody_at_once, outcome_of
+from support.rows import wait_until_some_wait
 from support.shop import Shop, new_key
 
 pytestmark = pytest.mark.race
@@ -52,6 +54,8 @@ HOLD_PAUSE = Out(
     "hold_seats", "    v_expires_at := v_now + make_interval", f"{_PAUSE} v_expires_at := v_now + make_interval"
 )
 """Where a hold has read the seats and not yet written them: here racers meet."""
+BEGIN_PAUSE = Out("hold_seats", "v_now := clock_timestamp();", "v_now := clock_timestamp(); perform pg_sleep(0.2);")
+"""Where a hold has looked at the clock and at nothing else."""
 PAY_PAUSE = Out("begin_payment", "    v_deadline_at := least", f"{_PAUSE} v_deadline_at := least")
 
 
@@ -89,6 +93,17 @@ def somebody_gets_over_the_limit() -> str | None:
     everybody_at_once(_CROWD, lambda n: outcome_of(lambda: shop.hold([2 * n + 1, 2 * n + 2])), _CROWD)
     has = primary().value("select count(*) from seat where schedule_id = :id and state = 'held'", id=shop.concert_id)
     return f"has {has}" if has > 4 else None
+
+
+def seats_count_twice_while_they_are_given_back() -> str | None:
+    """By the ledger's times the hold begins before its person gives the other seats back."""
+    shop = Shop.open(wait=False)
+    first = shop.hold([1, 2, 3, 4])
+    with ThreadPoolExecutor(1) as thread:
+        taking = thread.submit(outcome_of, lambda: shop.hold([5, 6]))
+        wait_until_some_wait(1)
+        release_hold(first["reservation_id"], shop.shopper().person)
+    return None if taking.result() == "over-limit" else taking.result()
 
 
 def twins_get_different_answers() -> str | None:
@@ -350,6 +365,12 @@ CONTROLS = [
     control(a_stale_reader_changes_a_seat, VERSION, reported="I1 I7"),
     control(a_loser_is_not_told_why, SEAT_LOCK, HOLD_PAUSE),
     control(somebody_gets_over_the_limit, PERSON_LOCK, HOLD_PAUSE, reported="I9"),
+    control(
+        seats_count_twice_while_they_are_given_back,
+        Out("cancel_hold", "perform pg_advisory_xact_lock(hashtextextended(p_person, 0));"),
+        BEGIN_PAUSE,
+        reported="I9",
+    ),
     control(twins_get_different_answers, PERSON_LOCK, HOLD_PAUSE),
     control(a_retry_gets_another_answer, Out("hold_seats", "route = 'reserve' and key", "route = 'none' and key")),
     control(another_request_is_taken_for_a_retry, Out("hold_seats", "v_earlier.body_hash <> p_body_hash", "false")),

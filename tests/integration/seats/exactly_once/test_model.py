@@ -518,8 +518,10 @@ def test_the_sale_does_what_the_model_does(danal: SimulatedGateway, audit: Calla
     ],
     ids=lambda guard: guard.function,
 )
-def test_without_a_guard_they_differ(guard: Guard, take_out: Callable[[Guard], None], danal: SimulatedGateway) -> None:
+def test_without_a_guard_they_differ(
+    guard: Guard, take_out: Callable[[Guard], None], unguarded_danal: SimulatedGateway
+) -> None:
     take_out(guard)
 
     with pytest.raises(AssertionError):
-        run(danal, None, examples=60)
+        run(unguarded_danal, None, examples=60)
