@@ -8,10 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 import booking.seats
 from booking.operations.audit import Auditor, Verdict
-from booking.platform.postgres import DatabaseBusy, primary
+from booking.platform.postgres import DatabaseBusy, Server, primary
 from booking.platform.problems import BadRequest, Refusal
 from booking.platform.settings import settings
 from booking.queue import TurnOver
@@ -100,6 +103,60 @@ def test_a_lapsed_hold_is_free(shop: Shop, audit: Callable[[], Verdict]) -> None
 
     assert shop.hold_best(2)["seats"] == [1, 2]
     assert audit().violations == SOUND
+
+
+HALL = st.lists(  # rows of a section, each with its seats from the left: is it free?
+    st.tuples(st.sampled_from("AB"), st.lists(st.booleans(), min_size=1, max_size=6)), min_size=1, max_size=5
+)
+_SEAT = """
+insert into seat (schedule_id, number, section, row_label, price, state, reservation_id)
+select -1, number, section, row_label, 1, case when free then 'available' else 'sold' end,
+       case when not free then gen_random_uuid() end
+from unnest(cast(:numbers as integer[]), cast(:sections as text[]), cast(:rows as text[]), cast(:free as boolean[]))
+    as s (number, section, row_label, free)
+"""
+
+
+@hypothesis_settings(max_examples=60, deadline=None, phases=(Phase.generate, Phase.shrink))
+@given(HALL, st.integers(1, 4), st.sampled_from(["A", None]))
+def test_of_any_hall_it_is_as_few_pieces_as_can_be_and_the_nearest_whole_one(
+    hall: list[tuple[str, list[bool]]], count: int, section: str | None
+) -> None:
+    seats = [
+        (section_of, str(row), free) for row, (section_of, seats) in enumerate(hall) for free in seats
+    ]  # their numbers are their places from 1
+    offered = [n for n, (of, _, free) in enumerate(seats, 1) if free and section in (None, of)]
+    runs: list[list[int]] = []
+    for n in offered:
+        if runs and runs[-1][-1] == n - 1 and seats[n - 2][:2] == seats[n - 1][:2]:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+
+    with closing(Server(settings().database_url)) as server:
+        server.rows("begin")
+        server.rows(
+            _SEAT,
+            numbers=list(range(1, len(seats) + 1)),
+            sections=[seat[0] for seat in seats],
+            rows=[seat[1] for seat in seats],
+            free=[seat[2] for seat in seats],
+        )
+        chosen = server.value(
+            "select choose_best_seats(-1, cast(:count as integer), :section, clock_timestamp(), false)",
+            count=count,
+            section=section,
+        )
+        server.rows("rollback")
+
+    assert set(chosen) <= set(offered)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(count, len(offered))
+    longest = sorted((len(run) for run in runs), reverse=True)
+    fewest = next((n for n in range(len(runs) + 1) if sum(longest[:n]) >= len(chosen)), 0)
+    assert len([n for n in chosen if not any(n - 1 in chosen and {n - 1, n} <= set(run) for run in runs)]) == fewest
+    if fewest == 1:
+        assert chosen[0] == next(run[0] for run in runs if len(run) >= len(chosen))
 
 
 # --- what holds for every hold -------------------------------------------------------------------------------------
