@@ -1,6 +1,7 @@
 """scripts/locks: what it prints, and its exit codes; the history is stood in for."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +26,11 @@ def found(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """``history`` is what there is, or the fault that comes of asking; ``asked`` for which schedules."""
     found = SimpleNamespace(history=LockHistory([HELD], CONTENDED, [REFUSED, EXPIRED]), asked=[], looks=0)
 
-    def read(schedule_id: int | None) -> LockHistory:
+    def read(schedule_id: int | None, waits_max: int) -> LockHistory:
         found.asked.append(schedule_id)
         if isinstance(found.history, Exception):
             raise found.history
-        history: LockHistory = found.history
-        return history
+        return replace(found.history, waits=found.history.waits[:waits_max])
 
     monkeypatch.setattr(locks, "read_lock_history", read)
     monkeypatch.setattr(locks, "function_environment", lambda _: {})

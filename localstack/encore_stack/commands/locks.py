@@ -60,7 +60,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, before: str = "") -> None:
-    history = read_lock_history(options.schedule)
+    history = read_lock_history(options.schedule, options.rows)
     if not options.json:
         print(before + as_text(history, options.rows) + ("\n" if options.watch else ""))
     elif options.watch:
@@ -79,12 +79,12 @@ def _document(history: LockHistory, rows: int) -> dict[str, object]:
             msgspec.to_builtins(seat) | {"waited_ms_mean": round(seat.waited_ms_mean, 1)}
             for seat in history.contended[:rows]
         ],
-        "waits": history.waits[:rows],
+        "waits": history.waits,
     }
 
 
 def as_text(history: LockHistory, rows: int) -> str:
-    """The history for people, at most so many rows of each kind."""
+    """The history for people: its waits, and at most so many rows of the rest."""
     sections = [
         _section(
             f"held just now: {len(history.held):,}",
@@ -105,7 +105,7 @@ def as_text(history: LockHistory, rows: int) -> str:
                 "the newest waits",
                 "",
                 ("at", "schedule", "seat", "ended", "waited ms", "who waited", "for whose lock", "number"),
-                [_ended(wait) for wait in history.waits[:rows]],
+                [_ended(wait) for wait in history.waits],
             )
         )
     return "\n".join(sections)

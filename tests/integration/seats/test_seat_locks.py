@@ -217,6 +217,16 @@ def test_an_attempt_that_has_held_its_seats_is_never_kept_out(
     assert lock_of(schedule, 1) is not None
 
 
+def test_who_waits_when_redis_goes_away_is_left_to_postgres(
+    shop: Shop, holding: Callable[..., SeatLocks], time: Hourglass, use_settings: Callable[..., None]
+) -> None:
+    holding(shop.concert_id, [1], ANNA)
+    time.then = lambda: use_settings(locks_redis_url="redis://127.0.0.1:1/0")
+
+    assert shop.hold([1])["status"] == "held"
+    assert len(time.slept_s) == 1
+
+
 # --- their numbers, and what they leave ----------------------------------------------------------------------------
 
 
@@ -312,6 +322,7 @@ def test_who_waits_in_vain_is_noted(schedule: int, holding: Callable[..., SeatLo
         ("ben", 2, "refused"),
         ("ben", 1, "refused"),
     ]
+    assert [wait.person for wait in read_lock_history(schedule, waits_max=1).waits] == ["carl"]
     assert [seat.seat for seat in history(schedule).contended] == [1, 2]  # most waits first
 
 

@@ -32,7 +32,7 @@ _SILENT_S = 1.0
 _ANSWERED_LATELY_S = 0.1
 _PAUSE_FIRST_S = 0.01
 _PAUSE_MAX_S = 0.1
-_KEYS_PER_SLICE = 1_000
+_KEYS_PER_SLICE = 250
 
 _silences: dict[str, "Silence"] = {}
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from booking.platform.redis import packed_command, redis
 from booking.platform.redis_keys import seat_lock_key, seat_lock_names
 
-_COMMANDS_PER_TRIP = 500
+_COMMANDS_PER_TRIP = 50
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,8 +77,8 @@ class LockHistory:
     waits: list[EndedWait]
 
 
-def read_lock_history(schedule_id: int | None = None) -> LockHistory:
-    """The locks and their history, of one schedule or of all. Raises RedisError."""
+def read_lock_history(schedule_id: int | None = None, waits_max: int = 100) -> LockHistory:
+    """The locks and their history, of one schedule or of all, with its newest waits. Raises RedisError."""
     keys = redis("locks").keys_like(seat_lock_key(schedule_id, "*") if schedule_id else "seatlocks:*")
     seats, contended, waits = [], [], []
     for key in keys:
@@ -92,7 +92,7 @@ def read_lock_history(schedule_id: int | None = None) -> LockHistory:
     return LockHistory(
         held=sorted(_held(seats)),
         contended=sorted(_contended(contended), key=lambda each: (-each.waits, -each.waited_ms, each.schedule_id)),
-        waits=sorted(_ended(waits), key=lambda each: each.at, reverse=True),
+        waits=sorted(_ended(waits, waits_max), key=lambda each: each.at, reverse=True)[:waits_max],
     )
 
 
@@ -111,8 +111,9 @@ def _contended(keys: Sequence[str]) -> Iterator[Contention]:
             yield Contention(seat_lock_names(key)[0], int(seat), *map(int, counts.split()[:5]))
 
 
-def _ended(keys: Sequence[str]) -> Iterator[EndedWait]:
-    for key, entries in zip(keys, _ask([("XREVRANGE", key, "+", "-") for key in keys]), strict=True):
+def _ended(keys: Sequence[str], waits_max: int) -> Iterator[EndedWait]:
+    newest = _ask([("XREVRANGE", key, "+", "-", "COUNT", str(waits_max)) for key in keys])
+    for key, entries in zip(keys, newest, strict=True):
         for entry_id, fields in entries:
             entry = _pairs(fields)
             at = datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC)
