@@ -116,6 +116,7 @@ def take_out(
     Afterwards it is empty and has its guards again.
     """
     monkeypatch.setenv("ENCORE_DATABASE_URL", unguarded_url)
+    monkeypatch.setenv("ENCORE_REPLICA_URL", unguarded_url)
     monkeypatch.setenv("ENCORE_DANAL_URL", unguarded_danal.url)
     monkeypatch.setenv("ENCORE_LOCKS_REDIS_URL", "redis://127.0.0.1:1/0")
     settings.cache_clear()

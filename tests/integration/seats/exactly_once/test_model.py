@@ -1,6 +1,7 @@
 """A sale against a model of it in plain Python: whatever people do in whatever order, both say the same."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from booking.operations.audit import Verdict
 from booking.payment.gateways import Charge, Outcome, gateway
 from booking.platform.postgres import primary
 from booking.platform.problems import Refusal
+from booking.platform.settings import settings
 from booking.queue import Pass
 from booking.seats.holds import Attempt, expire_holds
 from support.gateways import SimulatedGateway
@@ -481,6 +483,13 @@ def told(refusals: set[str]) -> Iterator[None]:
         assert refused.slug in refusals, f"refused: {refused.slug}; expected: {refusals or 'nothing'}"
     else:
         assert not refusals, f"not refused: {refusals}"
+
+
+@pytest.fixture(autouse=True)
+def no_replica(encore_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes here by rows that change: a replica's lag would be minutes."""
+    monkeypatch.setenv("ENCORE_REPLICA_URL", os.environ["ENCORE_DATABASE_URL"])
+    settings.cache_clear()
 
 
 def run(danal: SimulatedGateway, audit: Callable[[], Verdict] | None, examples: int) -> None:
