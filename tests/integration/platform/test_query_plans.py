@@ -161,7 +161,7 @@ def tell_the_world(planner: Planner, reservation_id: str) -> None:
     for kind in ("reservation.held", "reservation.confirmed"):
         planner.run(
             "tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-00000000000" + str(len(kind) % 10),
-            type=kind, reservation_id=reservation_id, data="{}", ticket_code="a new code",
+            type=kind, reservation_id=reservation_id, seq=0, data="{}", ticket_code="a new code",
         )  # fmt: skip
     planner.run("tickets/record_failure", event_id="00000000-0000-0000-0000-0000000000ff", error="test")
 
@@ -170,7 +170,7 @@ def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) 
     planner.run("payment/refund_reservation", cancellation._REFUND, person=person, reservation_id=reservation_id,
                 correlation_id="test")  # fmt: skip
     planner.run("payment/finish_refund", settlement._FINISH_REFUND, payment_id=payment_id, correlation_id="test")
-    planner.run("tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-0000000000ee", data="{}",
+    planner.run("tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-0000000000ee", data="{}", seq=0,
                 type="reservation.refunded", reservation_id=reservation_id, ticket_code="another code")  # fmt: skip
 
 
