@@ -96,7 +96,7 @@ def sql_cases(stage: Stage, duration_s: float) -> Iterator[Case]:
     reads: Sequence[tuple[str, str, Mapping[str, str | int]]] = (
         ("booking.catalog", "concerts.sql", {"after": 0, "limit": 21}),
         ("booking.catalog", "schedules.sql", {"concert_id": SHOP_CONCERT_ID}),
-        ("booking.seats", "seat_map.sql", {"schedule_id": SHOP_SCHEDULE_ID}),
+        ("booking.seats", "seat_map.sql", {"schedule_id": SHOP_SCHEDULE_ID, "numbers": "{}", "versions": "{}"}),
     )
     for package, file, variables in reads:
         statement = read_text(package, f"sql/{file}")

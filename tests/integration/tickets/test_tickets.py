@@ -283,6 +283,23 @@ def test_a_buyers_turn_is_over_even_if_step_7_died_before_it_said_so(
         position(inside.token)
 
 
+def test_a_held_seat_is_shown_even_if_step_6_died_before_it_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop.open()
+    assert shop.map_state(1) == "available"
+    with monkeypatch.context() as dying:
+        dying.setattr("booking.seats.locks.run_together", lambda _: None)
+        held = shop.hold([1])
+    assert shop.map_state(1) == "available"
+
+    with monkeypatch.context() as dying:
+        dying.setattr(consumer, "seats_changed", lambda _: None)  # so may the consumer
+        consume(*envelopes(held))
+    assert shop.map_state(1) == "available"
+
+    consume(*envelopes(held))
+    assert shop.map_state(1) == "held"
+
+
 def test_one_bad_record_fails_alone_and_is_counted(danal: SimulatedGateway) -> None:
     shop = Shop.open()
     held = shop.hold([1])

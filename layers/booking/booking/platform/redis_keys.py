@@ -36,7 +36,9 @@ held:<attempt> STRING this attempt has held its seats: its retries go past the l
 
 ========== ====== ==================================================================================================
 map        STRING ``<concert id> <ETag> <body>`` of the schedule's seat map; expires within 30 s
-marker     STRING moves with every change of a seat: a map that was read before is not stored; expires after 10 minutes
+versions   HASH   the marker: seat number → version that a map must show at least; and made, moved (by every change: a
+                  map that was read before is not stored), whole (every change that was told is in it: a replica may be
+                  asked); expires 10 minutes after the last change or refill
 reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
 ========== ====== ==================================================================================================
 """
@@ -76,4 +78,4 @@ def seat_lock_key(schedule_id: int, name: str) -> str:
 
 def seat_map_keys(schedule_id: int) -> list[str]:
     """Map, marker, the reader's lock."""
-    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "marker", "reader")]
+    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "versions", "reader")]

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from booking.platform.postgres import primary
+from booking.platform.postgres import DatabaseAway, primary
 from booking.platform.problems import BadRequest
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
@@ -21,7 +21,7 @@ from booking.seats.problems import (
     SeatTaken,
 )
 from booking.seats.reservations import ReservationUnknown
-from booking.seats.seat_map_cache import change_of, seats_changed
+from booking.seats.seat_map_cache import Change, call_of, call_of_unknown_change, seats_changed
 
 SEATS_PER_REQUEST_MAX = 4
 _HOLDS_PER_SWEEP = 200
@@ -59,24 +59,27 @@ def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[s
         raise BadRequest("a seat number is there twice")
     wanted = sorted(numbers)
     with seat_locks(schedule_id, wanted, attempt.lock_owner) as locks:
-        locks.afterwards.append(change_of(schedule_id))  # said as well when nobody knows what became of the statement
-        # Safe to repeat: a second run under the same key finds what the first has done.
-        verdict = primary().document(
-            _HOLD,
-            person=attempt.shopper.person,
-            key=attempt.key,
-            body_hash=attempt.body_hash,
-            concert_id=attempt.shopper.concert_id,
-            pass_id=attempt.shopper.pass_id,
-            schedule_id=schedule_id,
-            numbers=wanted,
-            hold_ttl_s=settings().hold_ttl_s,
-            hold_cap_s=settings().hold_cap_s,
-            correlation_id=correlation_id(),
-        )
+        try:
+            # Safe to repeat: a second run under the same key finds what the first has done.
+            verdict = primary().document(
+                _HOLD,
+                person=attempt.shopper.person,
+                key=attempt.key,
+                body_hash=attempt.body_hash,
+                concert_id=attempt.shopper.concert_id,
+                pass_id=attempt.shopper.pass_id,
+                schedule_id=schedule_id,
+                numbers=wanted,
+                hold_ttl_s=settings().hold_ttl_s,
+                hold_cap_s=settings().hold_cap_s,
+                correlation_id=correlation_id(),
+            )
+        except DatabaseAway:
+            locks.afterwards.append(call_of_unknown_change(schedule_id))
+            raise
         locks.held = verdict["outcome"] in ("held", "replayed")
-        if not locks.held:
-            locks.afterwards.clear()
+        if locks.held:
+            locks.afterwards.append(call_of(verdict["changed"]))
     if locks.held:
         reservation: dict[str, Any] = verdict["answer"]
         return reservation
@@ -92,15 +95,14 @@ def release_hold(reservation_id: str, person: str) -> str:
     verdict = primary().document(_CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "not-found":
         raise ReservationUnknown(f"no reservation {reservation_id}")
-    if "schedule_id" in verdict:
-        seats_changed([verdict["schedule_id"]])
+    seats_changed(verdict.get("changed"))
     return str(verdict.get("status", verdict["outcome"]))
 
 
 def expire_holds() -> int:
     """Close lapsed holds and put their seats back; returns how many. Nothing waits for it: expiry is lazy in SQL."""
     closed, after = 0, "-infinity"
-    changed: set[int] = set()
+    changed: list[Change | None] = []
     try:
         for _ in range(_HOLDS_PER_SWEEP):
             step = primary().document(_EXPIRE_NEXT, after=after, correlation_id=correlation_id())
@@ -109,10 +111,10 @@ def expire_holds() -> int:
             after = step["expires_at"]
             if step["closed"]:
                 closed += 1
-                changed.add(step["schedule_id"])
+                changed.append(step["changed"])
     finally:
         # Once for all of them: no map shows a lapsed hold as held, only its version moves on.
-        seats_changed(changed)
+        seats_changed(*changed)
     return closed
 
 

@@ -2,19 +2,21 @@
 
 A map is kept until a seat of it changes, at most 30 seconds, and never past the moment when one of its holds lapses.
 Whoever changes seats says so here (``seats_changed``) when the change is committed and before it is answered: that
-deletes the map and moves the schedule's marker, so the next read of anybody sees the change, and a map that was read
-before it can no longer be stored.
+deletes the map and raises the schedule's marker to the seats' new versions. So the next read of anybody sees the
+change: a map that was read before it can no longer be stored, and a replica answers only when it has those versions.
+Where there is no whole marker the primary answers, and with what it has the marker is written whole.
 
 Nothing that guards a sale depends on this. When Redis is away, or a function dies between a commit and its
-``seats_changed``, a map may be old for those 30 seconds: that costs its reader a 409 and never sells a seat twice.
+``seats_changed``, a map may be old until the consumer of the events says it once more, at most those 30 seconds: that
+costs its reader a 409 and never sells a seat twice.
 """
 
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -24,8 +26,8 @@ from booking.platform.resources import read_text
 from booking.platform.telemetry import count
 
 _KEPT_MS_MAX = 30_000
-# A marker that expires lets nothing in, it only refuses the maps of readers that are slower still. One that a reader
-# had to make ends soon: readers may ask for schedules that do not exist.
+# A marker that expires lets nothing in: the primary answers. One that a reader had to make ends soon unless the primary
+# makes it whole: readers may ask for schedules that do not exist.
 _MARKER_KEPT_MS = 600_000
 _MARKER_MADE_KEPT_MS = 30_000
 _READER_LOCK_MS = 1_000
@@ -33,10 +35,14 @@ _WAIT_S_MAX = 1.0
 _BACKOFF_FIRST_S = 0.010
 _BACKOFF_MAX_S = 0.100
 
-_CHANGE = Script(read_text(__package__, "lua/seats_changed.lua"))
-_CLAIM = Script(read_text(__package__, "lua/claim_refill.lua"))
-_FINISH = Script(read_text(__package__, "lua/finish_refill.lua"))
+_MARKER = read_text(__package__, "lua/marker.lua")
+_CHANGE = Script(_MARKER + read_text(__package__, "lua/seats_changed.lua"))
+_CLAIM = Script(_MARKER + read_text(__package__, "lua/claim_refill.lua"))
+_FINISH = Script(_MARKER + read_text(__package__, "lua/finish_refill.lua"))
 _HERE, _READ, _WAIT = 1, 2, 3
+
+Change = Mapping[str, Any]
+"""What the SQL functions that change seats hand back: ``{"schedule_id": 701, "versions": {"1": 5}}``."""
 
 
 class SeatMap(NamedTuple):
@@ -47,11 +53,29 @@ class SeatMap(NamedTuple):
     body: bytes
 
 
+class Marked(NamedTuple):
+    """Which versions of which seats a server must have to answer, as Postgres writes arrays: ``{1,2}``, ``{5,3}``."""
+
+    numbers: str
+    versions: str
+
+
+NOTHING_MARKED = Marked("{}", "{}")
+
+
 class Reading(NamedTuple):
-    """A map as the database had it, and for how long it is true if no seat changes (None: for as long as that)."""
+    """A map as a database server had it."""
 
     seat_map: SeatMap
     true_for_ms: int | None
+    """For how long it is true if no seat changes; None: for as long as that."""
+    versions: str | None
+    """From the primary: number and version of each seat that was ever changed, all separated by blanks."""
+
+
+Read = Callable[[int, Marked | None], Reading | None]
+"""Reads a schedule's map, None when there is no such schedule. A replica may answer if it has what is marked; with None
+for that, only the primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +84,13 @@ class _Refill:
 
     keys: list[str]
     reader: str
-    marker: bytes
+    made: bytes
+    moved: bytes
     now_ms: int
+    marked: Marked | None
 
 
-def find_seat_map(schedule_id: int, read: Callable[[int], Reading | None]) -> SeatMap | None:
+def find_seat_map(schedule_id: int, read: Read) -> SeatMap | None:
     """The cached map, or what ``read`` answers, which is then kept; None when that is None. Raises as ``read``.
 
     One reader at a time fills the cache; the others wait for it a moment and then read by themselves.
@@ -77,22 +103,38 @@ def find_seat_map(schedule_id: int, read: Callable[[int], Reading | None]) -> Se
         found = _wait_or_claim(keys)
     except RedisError:
         count("SeatMapCacheAway")
-        reading = read(schedule_id)
+        reading = read(schedule_id, None)
         return reading.seat_map if reading else None
     return _fill(found, read, schedule_id) if isinstance(found, _Refill) else _unpack(found)
 
 
-def seats_changed(schedule_ids: Iterable[int]) -> None:
-    """Say that seats of these schedules have changed, after the commit. Best effort: never raises for Redis."""
+def seats_changed(*changes: Change | None) -> None:
+    """Say that seats have changed (None: that one has not), after the commit. Best effort: never raises for Redis."""
+    by_schedule: dict[int, dict[str, int]] = {}
+    for change in changes:
+        if change is not None:
+            versions = by_schedule.setdefault(change["schedule_id"], {})
+            for number, version in change["versions"].items():
+                versions[number] = max(version, versions.get(number, 0))
     try:
-        run_together([change_of(schedule_id) for schedule_id in schedule_ids])
+        run_together([_told(schedule_id, versions) for schedule_id, versions in by_schedule.items() if versions])
     except RedisError:
         count("SeatMapCacheAway")
 
 
-def change_of(schedule_id: int) -> Call:
-    """What ``seats_changed`` sends for one schedule, for who has more to send to Redis at that moment."""
-    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS])
+def call_of(change: Change) -> Call:
+    """What ``seats_changed`` sends for one change, for who has more to send to Redis at that moment."""
+    return _told(change["schedule_id"], change["versions"])
+
+
+def call_of_unknown_change(schedule_id: int) -> Call:
+    """To be sent where seats of a schedule may have changed and nobody knows which: the primary answers next."""
+    return _told(schedule_id, {})
+
+
+def _told(schedule_id: int, versions: Mapping[str, int]) -> Call:
+    seats = [word for seat in versions.items() for word in seat]
+    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS, *seats])
 
 
 def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
@@ -103,37 +145,42 @@ def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
     deadline_s = time.monotonic() + random.uniform(_WAIT_S_MAX / 2, _WAIT_S_MAX)
     backoff_s = _BACKOFF_FIRST_S
     while True:
-        what, *found = _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, _MARKER_MADE_KEPT_MS])
+        impatient = int(time.monotonic() >= deadline_s)
+        what, *found = _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, _MARKER_MADE_KEPT_MS, impatient])
         if what == _HERE:
             kept: bytes = found[0]
             return kept
-        marker, now_ms = found
-        if what == _READ or time.monotonic() >= deadline_s:
-            return _Refill(keys, reader, marker, now_ms)
+        if what == _READ:
+            made, moved, now_ms, numbers, versions = found
+            marked = Marked(numbers.decode(), versions.decode()) if numbers else None
+            return _Refill(keys, reader, made, moved, now_ms, marked)
         # Longer and longer: hundreds who look again every few milliseconds would slow down the one who reads.
         time.sleep(random.uniform(0, backoff_s))
         backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
 
-def _fill(refill: _Refill, read: Callable[[int], Reading | None], schedule_id: int) -> SeatMap | None:
+def _fill(refill: _Refill, read: Read, schedule_id: int) -> SeatMap | None:
     reading: Reading | None = None
     try:
-        reading = read(schedule_id)
+        reading = read(schedule_id, refill.marked)
     finally:
         _finish(refill, reading)
     return reading.seat_map if reading else None
 
 
 def _finish(refill: _Refill, reading: Reading | None) -> None:
-    packed, until_ms = "", 0
+    packed, until_ms, primary_answered, versions = "", 0, 0, ""
     if reading is not None:
         packed = _pack(reading.seat_map)
         # Counted from before the reading, by the cache's own clock: neither a slow reader nor one whose clock is wrong
         # keeps a lapsed hold in sight.
         true_for_ms = _KEPT_MS_MAX if reading.true_for_ms is None else min(_KEPT_MS_MAX, reading.true_for_ms)
         until_ms = refill.now_ms + true_for_ms
+        primary_answered, versions = int(reading.versions is not None), reading.versions or ""
+    before = [refill.reader, refill.made.decode(), refill.moved.decode()]
+    seats = versions.split()
     try:
-        _FINISH(redis("cache"), refill.keys, [refill.reader, refill.marker.decode(), packed, until_ms])
+        _FINISH(redis("cache"), refill.keys, [*before, packed, until_ms, _MARKER_KEPT_MS, primary_answered, *seats])
     except RedisError:
         count("SeatMapCacheAway")
 

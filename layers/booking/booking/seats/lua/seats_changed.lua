@@ -1,16 +1,26 @@
--- Seats of one schedule have changed: forget its cached map and move its marker, so that nobody who has read the seats
--- before the change can store their map after it. To be called when the change is committed, before it is answered.
+-- Seats of one schedule have changed: raise its marker to their versions, so that no replica which has not replayed the
+-- change answers for the schedule, and forget the cached map. To be called when the change is committed, before it is
+-- answered; after marker.lua.
 --
 -- KEYS  1 the cached map
 --       2 the schedule's marker                                           (both share the schedule's hash tag)
 -- ARGV  1 how long to keep the marker, in milliseconds
--- Returns the new marker.
--- The marker is this server's clock in microseconds, or one more than the last: it rises, and it never comes again
--- after a wiped Redis has forgotten it.
--- Safe to run twice: the marker moves once more, and a map that was stored in between is read once more.
-local time = redis.call('TIME')
-local last = tonumber(redis.call('GET', KEYS[2]) or 0)
-local marker = string.format('%.0f', math.max(time[1] * 1000000 + time[2], last + 1))
-redis.call('SET', KEYS[2], marker, 'PX', ARGV[1])
+--       2.. number, version of each seat; none: something may have changed and nobody knows what, so the primary must
+--           answer next
+-- Returns 1, or 0 where the marker has all this: what was said once need not be said again.
+-- Safe to run twice.
+make_marker()
+local risen
+if #ARGV == 1 then
+    redis.call('HDEL', MARKER, 'whole')
+    risen = true
+else
+    risen = raise_marker(2)
+end
+redis.call('PEXPIRE', MARKER, ARGV[1])
+if not risen then
+    return 0
+end
+move_marker()
 redis.call('DEL', KEYS[1])
-return marker
+return 1

@@ -2,19 +2,27 @@
 -- No row when there is no such schedule. "version" is the sum of the seats' versions, which only ever rises.
 -- The third column says for how many milliseconds the map is true if nobody changes a seat: until the earliest of its holds
 -- lapses; null when nothing is held. One instant for the whole statement: a hold is either shown or counted as lapsed.
+-- The fourth says whether the seats :numbers have at least :versions here, so whether a replica has replayed them; the fifth
+-- has the versions of all seats that were ever changed, as "number version number version ...".
 select s.concert_id, format(
     '{"schedule_id":%s,"version":%s,"currency":%s,"seats":[%s]}',
     s.id, m.version, to_json(c.currency), m.seats),
-    floor(extract(epoch from m.first_lapse - statement_timestamp()) * 1000)::bigint
+    floor(extract(epoch from m.first_lapse - statement_timestamp()) * 1000)::bigint,
+    m.replayed = cardinality(cast(:numbers as integer[])),
+    m.versions
 from schedule s
 join concert c on c.id = s.concert_id
 cross join lateral (
-    select coalesce(sum(version), 0) as version, coalesce(string_agg(format(
+    select coalesce(sum(seat.version), 0) as version, coalesce(string_agg(format(
         '{"number":%s,"section":%s,"row":%s,"price":%s,"state":"%s"}',
         number, to_json(section), to_json(row_label), price,
         case when state = 'held' and held_until <= statement_timestamp() then 'available' else state end
     ), ',' order by number), '') as seats,
-    min(held_until) filter (where state = 'held' and held_until > statement_timestamp()) as first_lapse
-    from seat where seat.schedule_id = s.id
+    min(held_until) filter (where state = 'held' and held_until > statement_timestamp()) as first_lapse,
+    count(*) filter (where seat.version >= marked.version) as replayed,
+    coalesce(string_agg(number || ' ' || seat.version, ' ') filter (where seat.version > 0), '') as versions
+    from seat
+    left join unnest(cast(:numbers as integer[]), cast(:versions as bigint[])) as marked (number, version) using (number)
+    where seat.schedule_id = s.id
 ) m
 where s.id = :schedule_id
