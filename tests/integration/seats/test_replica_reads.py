@@ -15,10 +15,9 @@ import pg8000.native
 import pytest
 
 from booking import seats
-from booking.platform.postgres import Server, primary
+from booking.platform.postgres import Server, primary, replica
 from booking.platform.redis import Script, redis
 from booking.platform.resources import read_text
-from booking.platform.settings import settings
 from booking.seats import seat_map, seat_map_cache
 from booking.seats.problems import SeatTaken
 from booking.seats.seat_map_cache import Reading
@@ -54,8 +53,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def noting(server: Server, sql: str, parameters: dict[str, Any]) -> Any:
         if sql == seat_map._SEAT_MAP:
-            is_replica = server._address == urlsplit(settings().replica_url)
-            asked.append("replica" if is_replica else "primary")
+            asked.append("replica" if server is replica() else "primary")
         return run(server, sql, parameters)
 
     monkeypatch.setattr(Server, "_run", noting)
@@ -178,7 +176,7 @@ def test_a_replica_that_gives_up_is_no_answer(shop: Shop, answers: list[str], mo
     run = Server._run
 
     def cancelled(server: Server, sql: str, parameters: dict[str, Any]) -> Any:
-        if server._address == urlsplit(settings().replica_url):
+        if server is replica():
             sql = "do $$ begin raise exception 'conflict with recovery' using errcode = '40001'; end $$"
             parameters = {}
         return run(server, sql, parameters)

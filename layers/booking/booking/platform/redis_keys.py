@@ -41,6 +41,14 @@ versions   HASH   the marker: seat number → version that a map must show at le
                   asked); expires 10 minutes after the last change or refill
 reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
 ========== ====== ==================================================================================================
+
+``catalog:{c<concert id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
+
+========== ====== ==================================================================================================
+schedules  STRING ``<ids> <answer>``: the schedules, with %s for each number of seats; expires at the venue's midnight
+seats_left STRING ``<ids> <numbers>``: seats in all and seats left of each of them; expires after 2 s
+reader     STRING the reader who is fetching either from Postgres; expires after 3 s
+========== ====== ==================================================================================================
 """
 
 from functools import lru_cache
@@ -74,6 +82,11 @@ def line_keys(concert_id: int) -> tuple[str, ...]:
 def seat_lock_key(schedule_id: int, name: str) -> str:
     """The key ``name`` (a seat's number, or one of the names above) of a schedule's locks."""
     return f"seatlocks:{{s{schedule_id}}}:{name}"
+
+
+def schedules_keys(concert_id: int) -> list[str]:
+    """Schedules, seats left, the reader's lock."""
+    return [f"catalog:{{c{concert_id}}}:{name}" for name in ("schedules", "seats_left", "reader")]
 
 
 def seat_map_keys(schedule_id: int) -> list[str]:

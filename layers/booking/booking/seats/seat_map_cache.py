@@ -12,8 +12,6 @@ costs its reader a 409 and never sells a seat twice.
 """
 
 import os
-import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ from redis.exceptions import RedisError
 from booking.platform.redis import Call, Script, packed_command, redis, run_together
 from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
+from booking.platform.single_flight import HERE, look_in_turn
 from booking.platform.telemetry import count
 
 _KEPT_MS_MAX = 30_000
@@ -31,15 +30,11 @@ _KEPT_MS_MAX = 30_000
 _MARKER_KEPT_MS = 600_000
 _MARKER_MADE_KEPT_MS = 30_000
 _READER_LOCK_MS = 1_000
-_WAIT_S_MAX = 1.0
-_BACKOFF_FIRST_S = 0.010
-_BACKOFF_MAX_S = 0.100
 
 _MARKER = read_text(__package__, "lua/marker.lua")
 _CHANGE = Script(_MARKER + read_text(__package__, "lua/seats_changed.lua"))
 _CLAIM = Script(_MARKER + read_text(__package__, "lua/claim_refill.lua"))
 _FINISH = Script(_MARKER + read_text(__package__, "lua/finish_refill.lua"))
-_HERE, _READ, _WAIT = 1, 2, 3
 
 Change = Mapping[str, Any]
 """What the SQL functions that change seats hand back: ``{"schedule_id": 701, "versions": {"1": 5}}``."""
@@ -140,23 +135,14 @@ def _told(schedule_id: int, versions: Mapping[str, int]) -> Call:
 def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
     """The map that somebody else stored meanwhile, or leave to read it. Raises RedisError."""
     reader = os.urandom(8).hex()
-    # Whoever waits in vain (the one who reads has died) gives up at a moment of their own, so that they do not all go
-    # to Postgres together: the first of them who has read helps the rest.
-    deadline_s = time.monotonic() + random.uniform(_WAIT_S_MAX / 2, _WAIT_S_MAX)
-    backoff_s = _BACKOFF_FIRST_S
-    while True:
-        impatient = int(time.monotonic() >= deadline_s)
-        what, *found = _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, _MARKER_MADE_KEPT_MS, impatient])
-        if what == _HERE:
-            kept: bytes = found[0]
-            return kept
-        if what == _READ:
-            made, moved, now_ms, numbers, versions = found
-            marked = Marked(numbers.decode(), versions.decode()) if numbers else None
-            return _Refill(keys, reader, made, moved, now_ms, marked)
-        # Longer and longer: hundreds who look again every few milliseconds would slow down the one who reads.
-        time.sleep(random.uniform(0, backoff_s))
-        backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+    limits = [_READER_LOCK_MS, _MARKER_MADE_KEPT_MS]
+    what, *found = look_in_turn(lambda late: _CLAIM(redis("cache"), keys, [reader, *limits, late]))
+    if what == HERE:
+        kept: bytes = found[0]
+        return kept
+    made, moved, now_ms, numbers, versions = found
+    marked = Marked(numbers.decode(), versions.decode()) if numbers else None
+    return _Refill(keys, reader, made, moved, now_ms, marked)
 
 
 def _fill(refill: _Refill, read: Read, schedule_id: int) -> SeatMap | None:
