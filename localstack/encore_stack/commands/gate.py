@@ -1,9 +1,6 @@
 """`scripts/gate`: look at a concert's gate and turn it while people wait."""
 
 import argparse
-import getpass
-import os
-import socket
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +10,6 @@ import msgspec
 
 from booking.platform.postgres import DatabaseAway
 from booking.platform.problems import Refusal
-from booking.platform.settings import settings
 from booking.queue.gate import (
     ACTIONS,
     CAPACITY_MAX,
@@ -24,7 +20,7 @@ from booking.queue.gate import (
     change_gate,
     show_gate,
 )
-from encore_stack.instance import Instance, function_environment
+from encore_stack.operators import concert_id, operator_name, work_on_instance
 
 _HELP = f"""\
 Look at a concert's gate, and turn it while people wait.
@@ -53,12 +49,11 @@ def run(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    work_on_instance()
     try:
         if options.action == "show":
             return _show(options.concert, as_json=options.json)
-        change = change_gate(options.concert, options.action, options.value, by=_who(), reason=options.reason)
+        change = change_gate(options.concert, options.action, options.value, by=operator_name(), reason=options.reason)
     except UnusableGateCommand as refused:
         print(f"error: {options.action}: {refused.detail}", file=sys.stderr)
         return 2
@@ -169,10 +164,6 @@ def _told(change: GateChange) -> str:
     return "\n".join(lines)
 
 
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"[:100]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/gate",
@@ -182,15 +173,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", metavar="ACTION", choices=["show", *ACTIONS], help="one of these")
-    parser.add_argument("concert", metavar="CONCERT", type=_concert_id, help="the concert's id")
+    parser.add_argument("concert", metavar="CONCERT", type=concert_id, help="the concert's id")
     parser.add_argument("value", metavar="VALUE", nargs="?", help="of capacity, rate, message")
     parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the change")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--yes", action="store_true", help="do what throws people out")
     return parser
-
-
-def _concert_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no concert's id")

@@ -16,7 +16,7 @@ from redis.connection import Connection
 from booking import catalog
 from booking.catalog import schedules
 from booking.platform.postgres import Server, primary, replica
-from booking.platform.redis import Script, redis
+from booking.platform.redis import Script, redis, run_together
 from booking.platform.redis_keys import schedules_keys
 from booking.platform.resources import read_text
 from support.client import assert_problem
@@ -307,7 +307,7 @@ def forgotten_while_somebody_reads(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
         found = read(concert_id)
         monkeypatch.setattr(schedules, "read_schedules", read)
         move(shop, NEW_TIME)
-        catalog.forget_schedules([concert_id])
+        run_together([schedules.call_of_switch(concert_id, past_cache=past_cache) for past_cache in (True, False)])
         return found
 
     monkeypatch.setattr(schedules, "read_schedules", slowly)

@@ -6,18 +6,17 @@ consumer of the events could write the numbers to the cache with each sale inste
 may arrive in another order than they counted it, and what is lost would stay wrong until midnight.
 
 A list that differs from the schedules that have numbers is read again, so a new schedule is shown at once; a new time
-of an old one after midnight, or when somebody forgets what is cached (``forget_schedules``).
+of an old one after midnight, or when an operator has the cache forgotten (scripts/reads).
 """
 
 import os
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from booking.catalog.concerts import ConcertUnknown
 from booking.platform.postgres import read_anywhere
-from booking.platform.redis import Script, packed_command, redis
+from booking.platform.redis import Call, Script, packed_command, redis
 from booking.platform.redis_keys import schedules_keys
 from booking.platform.resources import read_text
 from booking.platform.single_flight import READ, look_in_turn
@@ -26,11 +25,15 @@ from booking.platform.telemetry import count
 SEATS_LEFT_KEPT_MS = 2_000
 CACHE_CONTROL = f"public, max-age={SEATS_LEFT_KEPT_MS // 1000}"
 _READER_LOCK_MS = 3_000
+_SWITCH_KEPT_MS = 600_000
 
 _SCHEDULES = read_text(__package__, "sql/schedules.sql")
 _SEATS_LEFT = read_text(__package__, "sql/seats_left.sql")
 _CLAIM = Script(read_text(__package__, "lua/claim_schedules.lua"))
 _KEEP = Script(read_text(__package__, "lua/keep_schedules.lua"))
+_SWITCH = Script(read_text(__package__, "lua/switch_schedules.lua"))
+_PAST_CACHE = "-"
+"""In place of the schedules: they are to be read from the database."""
 
 
 class Listed(NamedTuple):
@@ -56,6 +59,8 @@ class Reading(NamedTuple):
     """Where they were read as well."""
     true_for_ms: int = 0
     """For how long the schedules are."""
+    past_cache: bool = False
+    """Whether operators want this to be read from the database."""
 
 
 class _Claim(NamedTuple):
@@ -70,32 +75,39 @@ def list_schedules(concert_id: int) -> str:
     keys = schedules_keys(concert_id)
     try:
         kept = redis("cache").execute_packed(keys[0], packed_command("MGET", *keys[:2]))
-        if found := _answer(_unpacked(kept[0]), _unpacked(kept[1])):
-            return found
-        claimed = _wait_or_claim(keys)
+        found = _found(*kept) or _wait_or_claim(keys)
     except RedisError:
         count("SchedulesCacheAway")
         return read_schedules(concert_id).answer
-    return claimed if isinstance(claimed, str) else _fill(claimed, concert_id)
+    if isinstance(found, _Claim):
+        return _fill(found, concert_id)
+    return read_schedules(concert_id).answer if found == _PAST_CACHE else found
 
 
-def forget_schedules(concert_ids: Iterable[int]) -> None:
-    """Forget what is cached of these concerts' schedules: something else than their seats left has changed.
+def call_of_switch(concert_id: int, *, past_cache: bool) -> Call:
+    """What sends the readers of a concert's schedules to the database, or back to the cache."""
+    return Call("cache", _SWITCH, schedules_keys(concert_id), [int(past_cache), _SWITCH_KEPT_MS])
 
-    Raises RedisError.
-    """
-    for concert_id in concert_ids:
-        redis("cache").delete(*schedules_keys(concert_id))
+
+def reads_past_cache(concert_id: int) -> bool:
+    """Whether who reads the concert's schedules goes to the database. Raises RedisError."""
+    return bool(redis("cache").getrange(schedules_keys(concert_id)[0], 0, 0) == _PAST_CACHE.encode())
+
+
+def _found(schedules: bytes | None, seats_left: bytes | None) -> str | None:
+    """The answer if all of it is cached, or _PAST_CACHE."""
+    if schedules == _PAST_CACHE.encode():
+        return _PAST_CACHE
+    return _answer(_unpacked(schedules), _unpacked(seats_left))
 
 
 def _wait_or_claim(keys: list[str]) -> str | _Claim:
-    """What somebody else has stored meanwhile, or leave to read. Raises RedisError."""
+    """What somebody else has stored meanwhile, _PAST_CACHE, or leave to read. Raises RedisError."""
     reader = os.urandom(8).hex()
-    what, *found = look_in_turn(lambda late: _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, late]))
-    schedules = _unpacked(found[0])
+    what, *kept = look_in_turn(lambda late: _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, late]))
     if what == READ:
-        return _Claim(keys, reader, schedules)
-    return _answer(schedules, _unpacked(found[1])) or _Claim(keys, reader, None)
+        return _Claim(keys, reader, _unpacked(kept[0]))
+    return _found(kept[0], kept[1] if len(kept) > 1 else None) or _Claim(keys, reader, None)
 
 
 def _fill(claim: _Claim, concert_id: int) -> str:
@@ -109,7 +121,9 @@ def _fill(claim: _Claim, concert_id: int) -> str:
 
 def _keep(claim: _Claim, reading: Reading | None) -> None:
     stored: list[str | int] = ["", 0, "", 0]
-    if reading:
+    if reading and reading.past_cache:
+        stored = [_PAST_CACHE, _SWITCH_KEPT_MS, "", 0]
+    elif reading:
         listed = reading.schedules.packed() if reading.schedules else ""
         stored = [listed, reading.true_for_ms, reading.seats_left.packed(), SEATS_LEFT_KEPT_MS]
     try:
@@ -123,11 +137,11 @@ def read_schedules(concert_id: int) -> Reading:
     rows = read_anywhere(_SCHEDULES, concert_id=concert_id)
     if not rows:
         raise ConcertUnknown(f"no concert {concert_id}")
-    ids, text, true_for_ms, numbers = rows[0]
+    ids, text, true_for_ms, numbers, source = rows[0]
     schedules, seats_left = Listed(ids, text), Listed(ids, numbers)
     answer = _answer(schedules, seats_left)
     assert answer is not None, "one statement has read both"
-    return Reading(answer, seats_left, schedules, true_for_ms)
+    return Reading(answer, seats_left, schedules, true_for_ms, source == "database")
 
 
 def read_seats_left(concert_id: int, schedules: Listed) -> Reading | None:

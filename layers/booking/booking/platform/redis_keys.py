@@ -38,14 +38,16 @@ held:<attempt> STRING this attempt has held its seats: its retries go past the l
 map        STRING ``<concert id> <ETag> <body>`` of the schedule's seat map; expires within 30 s
 versions   HASH   the marker: seat number → version that a map must show at least; and made, moved (by every change: a
                   map that was read before is not stored), whole (every change that was told is in it: a replica may be
-                  asked); expires 10 minutes after the last change or refill
+                  asked), uncached (operators send the readers to the database: the map is not kept); expires 10
+                  minutes after the last change or refill
 reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
 ========== ====== ==================================================================================================
 
 ``catalog:{c<concert id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
 
 ========== ====== ==================================================================================================
-schedules  STRING ``<ids> <answer>``: the schedules, with %s for each number of seats; expires at the venue's midnight
+schedules  STRING ``<ids> <answer>``: the schedules, with %s for each number of seats; expires at the venue's midnight.
+                  ``-``: operators send the readers to the database; expires after 10 minutes unless said again
 seats_left STRING ``<ids> <numbers>``: seats in all and seats left of each of them; expires after 2 s
 reader     STRING the reader who is fetching either from Postgres; expires after 3 s
 ========== ====== ==================================================================================================

@@ -20,6 +20,7 @@ from booking.seats.problems import (
     SeatsUnknown,
     SeatTaken,
 )
+from booking.seats.reads import repeat_reads
 from booking.seats.reservations import ReservationUnknown
 from booking.seats.seat_map_cache import Change, call_of, call_of_unknown_change, seats_changed
 
@@ -124,8 +125,8 @@ def forget_old_keys() -> int:
 
 
 def sweep() -> int:
-    """The sweeper's work: ``expire_holds`` and ``forget_old_keys``; returns how many of both."""
-    return expire_holds() + forget_old_keys()
+    """The sweeper's work: ``expire_holds``, ``forget_old_keys``, ``repeat_reads``; returns how many of all."""
+    return expire_holds() + forget_old_keys() + repeat_reads()
 
 
 def _refusal(verdict: dict[str, Any], schedule_id: int) -> Exception:

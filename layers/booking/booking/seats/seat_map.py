@@ -10,7 +10,7 @@ from booking.platform.postgres import DatabaseAway, DatabaseBusy, Row, Server, p
 from booking.platform.resources import read_text
 from booking.platform.telemetry import count
 from booking.seats.problems import PassOfAnotherConcert, ScheduleUnknown
-from booking.seats.seat_map_cache import NOTHING_MARKED, Marked, Reading, SeatMap, find_seat_map
+from booking.seats.seat_map_cache import NOTHING_MARKED, Marked, Reading, SeatMap, Truth, find_seat_map
 
 _SEAT_MAP = read_text(__package__, "sql/seat_map.sql")
 
@@ -35,7 +35,7 @@ def read_seat_map(schedule_id: int, marked: Marked | None) -> Reading | None:
     if marked is not None and (reading := _ask_replica(schedule_id, marked)):
         return reading
     row = _ask(primary(), schedule_id, NOTHING_MARKED)
-    return None if row is None else _reading(row, versions=row[-1])
+    return None if row is None else _reading(row, of_primary=True)
 
 
 def _ask_replica(schedule_id: int, marked: Marked) -> Reading | None:
@@ -47,7 +47,7 @@ def _ask_replica(schedule_id: int, marked: Marked) -> Reading | None:
     if row is None or not row[3]:
         count("SeatMapReplicaBehind")
         return None
-    return _reading(row, versions=None)
+    return _reading(row, of_primary=False)
 
 
 def _ask(server: Server, schedule_id: int, marked: Marked) -> Row | None:
@@ -55,6 +55,7 @@ def _ask(server: Server, schedule_id: int, marked: Marked) -> Row | None:
     return rows[0] if rows else None
 
 
-def _reading(row: Row, versions: str | None) -> Reading:
-    concert_id, body, true_for_ms, _, _ = row
-    return Reading(SeatMap(concert_id, etag_of(body), body.encode()), true_for_ms, versions)
+def _reading(row: Row, *, of_primary: bool) -> Reading:
+    concert_id, body, true_for_ms, _, versions, source = row
+    seat_map = SeatMap(concert_id, etag_of(body), body.encode())
+    return Reading(seat_map, true_for_ms, Truth(versions, source == "database") if of_primary else None)

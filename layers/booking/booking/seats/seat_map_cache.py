@@ -12,7 +12,7 @@ costs its reader a 409 and never sells a seat twice.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,13 +27,15 @@ from booking.platform.telemetry import count
 _KEPT_MS_MAX = 30_000
 # A marker that expires lets nothing in: the primary answers. One that a reader had to make ends soon unless the primary
 # makes it whole: readers may ask for schedules that do not exist.
-_MARKER_KEPT_MS = 600_000
+MARKER_KEPT_S = 600
+_MARKER_KEPT_MS = MARKER_KEPT_S * 1000
 _MARKER_MADE_KEPT_MS = 30_000
 _READER_LOCK_MS = 1_000
 
 _MARKER = read_text(__package__, "lua/marker.lua")
 _CHANGE = Script(_MARKER + read_text(__package__, "lua/seats_changed.lua"))
 _CLAIM = Script(_MARKER + read_text(__package__, "lua/claim_refill.lua"))
+_SWITCH = Script(_MARKER + read_text(__package__, "lua/switch_map.lua"))
 _FINISH = Script(_MARKER + read_text(__package__, "lua/finish_refill.lua"))
 
 Change = Mapping[str, Any]
@@ -58,14 +60,23 @@ class Marked(NamedTuple):
 NOTHING_MARKED = Marked("{}", "{}")
 
 
+class Truth(NamedTuple):
+    """What the primary knows beside the map, and a replica may not know yet."""
+
+    versions: str
+    """Number and version of each seat that was ever changed, all separated by blanks."""
+    past_cache: bool
+    """Whether operators want the map to be read from the database."""
+
+
 class Reading(NamedTuple):
     """A map as a database server had it."""
 
     seat_map: SeatMap
     true_for_ms: int | None
     """For how long it is true if no seat changes; None: for as long as that."""
-    versions: str | None
-    """From the primary: number and version of each seat that was ever changed, all separated by blanks."""
+    truth: Truth | None
+    """Where the primary has answered."""
 
 
 Read = Callable[[int, Marked | None], Reading | None]
@@ -83,6 +94,8 @@ class _Refill:
     moved: bytes
     now_ms: int
     marked: Marked | None
+    past_cache: bool
+    """Whether the map is not to be kept: operators have sent its readers to the database."""
 
 
 def find_seat_map(schedule_id: int, read: Read) -> SeatMap | None:
@@ -127,6 +140,22 @@ def call_of_unknown_change(schedule_id: int) -> Call:
     return _told(schedule_id, {})
 
 
+def call_of_switch(schedule_id: int, *, past_cache: bool) -> Call:
+    """What sends the readers of a schedule's map to the database, or back to the cache."""
+    return Call("cache", _SWITCH, seat_map_keys(schedule_id)[:2], [int(past_cache), _MARKER_KEPT_MS])
+
+
+def maps_past_cache(schedule_ids: Sequence[int]) -> int:
+    """The readers of how many of these schedules' maps go to the database. Raises RedisError."""
+    markers = [seat_map_keys(schedule_id)[1] for schedule_id in schedule_ids]
+    asked = [(marker, packed_command("HEXISTS", marker, "uncached")) for marker in markers]
+    replies = redis("cache").execute_together(asked) if asked else []
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply
+    return sum(replies)
+
+
 def _told(schedule_id: int, versions: Mapping[str, int]) -> Call:
     seats = [word for seat in versions.items() for word in seat]
     return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS, *seats])
@@ -140,9 +169,9 @@ def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
     if what == HERE:
         kept: bytes = found[0]
         return kept
-    made, moved, now_ms, numbers, versions = found
+    made, moved, now_ms, numbers, versions, past_cache = found
     marked = Marked(numbers.decode(), versions.decode()) if numbers else None
-    return _Refill(keys, reader, made, moved, now_ms, marked)
+    return _Refill(keys, reader, made, moved, now_ms, marked, bool(past_cache))
 
 
 def _fill(refill: _Refill, read: Read, schedule_id: int) -> SeatMap | None:
@@ -155,18 +184,21 @@ def _fill(refill: _Refill, read: Read, schedule_id: int) -> SeatMap | None:
 
 
 def _finish(refill: _Refill, reading: Reading | None) -> None:
-    packed, until_ms, primary_answered, versions = "", 0, 0, ""
-    if reading is not None:
+    truth = reading.truth if reading else None
+    if refill.past_cache and truth is None:
+        return  # it has no lock to give back
+    packed, until_ms = "", 0
+    if reading and not (refill.past_cache or (truth and truth.past_cache)):
         packed = _pack(reading.seat_map)
         # Counted from before the reading, by the cache's own clock: neither a slow reader nor one whose clock is wrong
         # keeps a lapsed hold in sight.
         true_for_ms = _KEPT_MS_MAX if reading.true_for_ms is None else min(_KEPT_MS_MAX, reading.true_for_ms)
         until_ms = refill.now_ms + true_for_ms
-        primary_answered, versions = int(reading.versions is not None), reading.versions or ""
     before = [refill.reader, refill.made.decode(), refill.moved.decode()]
-    seats = versions.split()
+    told = [int(truth is not None), int(truth is not None and truth.past_cache)]
+    seats = truth.versions.split() if truth else []
     try:
-        _FINISH(redis("cache"), refill.keys, [*before, packed, until_ms, _MARKER_KEPT_MS, primary_answered, *seats])
+        _FINISH(redis("cache"), refill.keys, [*before, packed, until_ms, _MARKER_KEPT_MS, *told, *seats])
     except RedisError:
         count("SeatMapCacheAway")
 

@@ -7,11 +7,14 @@
 -- ARGV  1 the reader's name, nobody else's
 --       2 expiry of the lock, in milliseconds: somebody else reads when the reader has died
 --       3 1: the reader has waited long enough and will read whoever else does; 0: will wait
--- Returns {1, schedules, seats left}: here they are
+-- Returns {1, schedules, seats left}: here they are; {1, '-'}: the database is to be read (see switch_schedules)
 --         {2, schedules}: read what is missing; the schedules where they are there
 --         {3}: somebody else is reading
 -- Safe to run twice: a reader that has leave gets it again.
 local kept = redis.call('MGET', KEYS[1], KEYS[2])
+if kept[1] == '-' then
+    return {1, '-'}
+end
 if kept[1] and kept[2] then
     return {1, kept[1], kept[2]}
 end

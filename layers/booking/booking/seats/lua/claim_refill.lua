@@ -9,20 +9,23 @@
 --       3 how long to keep a marker that is made here, in milliseconds
 --       4 1: the reader has waited long enough and will read whoever else does; 0: will wait
 -- Returns {1, map}: here it is
---         {2, made, moved, now, numbers, versions}: read it; the marker and this server's clock (Unix time, milliseconds)
+--         {2, made, moved, now, numbers, versions, uncached}: read it; the marker and this server's clock (Unix time, milliseconds)
 --             before the reading, and which versions of which seats a replica must have (arrays as Postgres writes
---             them; empty text: no replica may be asked)
+--             them; empty text: no replica may be asked); 1: everybody reads it and nobody keeps it, 0: keep it
 --         {3}: somebody else is reading it
 -- Safe to run twice: a reader that has leave gets it again.
 local map = redis.call('GET', KEYS[1])
 if map then
     return {1, map}
 end
-local reader = redis.call('GET', KEYS[3])
-if not reader or reader == ARGV[1] then
-    redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
-elseif ARGV[4] == '0' then
-    return {3}
+local uncached = redis.call('HEXISTS', MARKER, 'uncached')
+if uncached == 0 then
+    local reader = redis.call('GET', KEYS[3])
+    if not reader or reader == ARGV[1] then
+        redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+    elseif ARGV[4] == '0' then
+        return {3}
+    end
 end
 if make_marker() then
     redis.call('PEXPIRE', MARKER, ARGV[3])
@@ -37,7 +40,7 @@ for i = 1, #fields, 2 do
         marked[fields[i]] = fields[i + 1]
     end
 end
-local answer = {2, marked.made, marked.moved, math.floor(clock_us() / 1000), '', ''}
+local answer = {2, marked.made, marked.moved, math.floor(clock_us() / 1000), '', '', uncached}
 if marked.whole then
     answer[5] = '{' .. table.concat(numbers, ',') .. '}'
     answer[6] = '{' .. table.concat(versions, ',') .. '}'

@@ -10,7 +10,8 @@
 --       5 until when to keep it by this server's clock (Unix time, milliseconds); 0: there is nothing to store
 --       6 how long to keep a whole marker, in milliseconds
 --       7 1: the primary has answered; 0: a replica has, or nobody
---       8.. number, version of each seat that was ever changed, as the primary has them
+--       8 1: the primary says that readers are to go to the database (see switch_map)
+--       9.. number, version of each seat that was ever changed, as the primary has them
 -- Returns 1: stored; 0: not stored.
 -- Without the check of the marker, who read before a change and stores after it would hide the change from everybody.
 -- Safe to run twice: the second run stores nothing that the first has not.
@@ -28,8 +29,11 @@ if ARGV[7] == '1' then
         -- ever have those.
         redis.call('DEL', MARKER)
         redis.call('HSET', MARKER, 'made', before[1], 'moved', before[2])
+        if ARGV[8] == '1' then
+            redis.call('HSET', MARKER, 'uncached', '1')
+        end
     end
-    if raise_marker(8) then
+    if raise_marker(9) then
         -- Others may have read a replica that lacks this.
         move_marker()
         redis.call('DEL', KEYS[1])

@@ -4,6 +4,7 @@
 -- made   this server's clock in microseconds when the marker was made: another one means that Redis has lost the first
 -- moved  rises with every change: who has read the seats before it can no longer store their map
 -- whole  is there once the marker has every change that was ever told; only then may a replica be asked
+-- uncached  is there while operators send the readers to the database (see switch_map): the map is not kept
 -- The rest are seat numbers with their versions.
 local MARKER = KEYS[2]
 

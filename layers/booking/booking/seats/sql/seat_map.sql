@@ -3,13 +3,15 @@
 -- The third column says for how many milliseconds the map is true if nobody changes a seat: until the earliest of its holds
 -- lapses; null when nothing is held. One instant for the whole statement: a hold is either shown or counted as lapsed.
 -- The fourth says whether the seats :numbers have at least :versions here, so whether a replica has replayed them; the fifth
--- has the versions of all seats that were ever changed, as "number version number version ...".
+-- has the versions of all seats that were ever changed, as "number version number version ..."; the sixth is 'cache' or
+-- 'database', where the operators want this to be read from.
 select s.concert_id, format(
     '{"schedule_id":%s,"version":%s,"currency":%s,"seats":[%s]}',
     s.id, m.version, to_json(c.currency), m.seats),
     floor(extract(epoch from m.first_lapse - statement_timestamp()) * 1000)::bigint,
     m.replayed = cardinality(cast(:numbers as integer[])),
-    m.versions
+    m.versions,
+    coalesce((select r.source from reads_change r where r.concert_id = c.id order by r.id desc limit 1), 'cache')
 from schedule s
 join concert c on c.id = s.concert_id
 cross join lateral (
