@@ -13,7 +13,6 @@ import pytest
 from pg8000.exceptions import DatabaseError
 from redis.connection import Connection
 
-from booking import catalog
 from booking.catalog import schedules
 from booking.platform.postgres import Server, primary, replica
 from booking.platform.redis import Script, redis, run_together
@@ -55,7 +54,7 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def look(shop: Shop) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(catalog.list_schedules(shop.concert_id))["schedules"]
+    found: list[dict[str, Any]] = json.loads(schedules.list_schedules(shop.concert_id))["schedules"]
     return found
 
 
@@ -157,7 +156,7 @@ def crowd(shop: Shop, people: int, trips: Counter[str]) -> int:
     def reader(_: int) -> str:
         redis("cache").exists("anything")  # warm environments, each with a connection of its own
         started.wait()
-        return catalog.list_schedules(shop.concert_id)
+        return schedules.list_schedules(shop.concert_id)
 
     trips.clear()
     with ThreadPoolExecutor(people) as readers:

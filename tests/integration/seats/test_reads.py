@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pg8000.exceptions import DatabaseError
 
-from booking import catalog, seats
-from booking.catalog import ConcertUnknown, schedules
+from booking import seats
+from booking.catalog import schedules
+from booking.catalog.concerts import ConcertUnknown
 from booking.platform.postgres import Server, primary, replica
 from booking.platform.redis import redis
 from booking.platform.redis_keys import schedules_keys, seat_map_keys
@@ -48,7 +49,7 @@ def switched_back(shop: Shop) -> Iterator[None]:
 
 def look(shop: Shop) -> tuple[str, int]:
     """Seat 1 and the seats left, as steps 5 and 4 show them."""
-    [schedule] = json.loads(catalog.list_schedules(shop.concert_id))["schedules"]
+    [schedule] = json.loads(schedules.list_schedules(shop.concert_id))["schedules"]
     return shop.map_state(1), schedule["seats_left"]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from redis.exceptions import RedisError
 
-from booking.catalog import ConcertUnknown
+from booking.catalog.concerts import ConcertUnknown
 from booking.catalog.schedules import call_of_switch as switch_of_schedules
 from booking.catalog.schedules import reads_past_cache as schedules_past_cache
 from booking.platform.postgres import primary
