@@ -11,6 +11,7 @@ import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from msgspec import Meta
 
+from booking.platform.problems import Refusal
 from booking.platform.telemetry import logger
 from booking.queue.gate import change_gate
 
@@ -25,7 +26,12 @@ class GateCommand(msgspec.Struct, forbid_unknown_fields=True):
 
 @logger().inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    command = msgspec.convert(event, GateCommand)
-    change = change_gate(command.concert_id, command.action, command.value, by=command.by, reason=command.reason)
+    try:
+        command = msgspec.convert(event, GateCommand)
+        change = change_gate(command.concert_id, command.action, command.value, by=command.by, reason=command.reason)
+    except (msgspec.ValidationError, Refusal) as refused:
+        # What Lambda reports of it has no time and does not say who asked for what.
+        logger().error("gate command refused", command=event, reason=str(refused))
+        raise
     logger().info("gate changed", command=msgspec.to_builtins(command), in_force=change.in_force)
     return asdict(change)

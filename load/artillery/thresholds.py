@@ -9,7 +9,12 @@ from artillery.plan import Planned, Profile, Target
 
 Comparison = Literal["<=", ">="]
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
+_COMPARE: Mapping[Comparison, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
+
+
+def is_met(value: float | None, comparison: Comparison, bound: float) -> bool:
+    """Whether a measured value keeps a bound; what was not measured keeps none."""
+    return value is not None and _COMPARE[comparison](value, bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Judged:
 
     @property
     def passed(self) -> bool:
-        return self.value is not None and _COMPARE[self.threshold.comparison](self.value, self.threshold.bound)
+        return is_met(self.value, self.threshold.comparison, self.threshold.bound)
 
 
 @dataclass(frozen=True, slots=True)

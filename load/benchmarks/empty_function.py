@@ -1,23 +1,19 @@
 """LocalStack's own floor: a function that does nothing behind a route of an API that has nothing else."""
 
-import io
-import time
-import zipfile
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from encore_stack.deployment.one_file import create_function
 from encore_stack.deployment.target import target_of
 from encore_stack.instance import Instance
 
 NAME = "bench-empty"
 _CODE = 'def handler(event, context):\n    return {"statusCode": 200, "body": "{}"}\n'
-_ROLE = "arn:aws:iam::000000000000:role/bench"
-_ACTIVE_S_MAX = 20.0
 
 
 def deploy_empty_function(instance: Instance) -> str:
-    """Put it into the instance's LocalStack, unless it is there; returns its URL. Raises TimeoutError."""
+    """Put it into the instance's LocalStack, unless it is there; returns its URL. Raises DeployError."""
     target = target_of(instance)
     url = f"{target.endpoint_url}/_aws/execute-api/{NAME}/v1/empty"
     functions, apis = target.client("lambda"), target.client("apigateway")
@@ -27,32 +23,8 @@ def deploy_empty_function(instance: Instance) -> str:
     except ClientError as error:
         if error.response["Error"]["Code"] != "NotFoundException":
             raise
-    arn = functions.create_function(
-        FunctionName=NAME,
-        Runtime="python3.13",
-        Handler="app.handler",
-        Role=_ROLE,
-        Code={"ZipFile": _zipped()},
-        Timeout=10,
-    )["FunctionArn"]
-    _await_active(functions)
-    _make_api(apis, arn)
+    _make_api(apis, create_function(functions, NAME, _CODE, Timeout=10))
     return url
-
-
-def _zipped() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("app.py", _CODE)
-    return buffer.getvalue()
-
-
-def _await_active(functions: Any) -> None:
-    deadline = time.monotonic() + _ACTIVE_S_MAX
-    while functions.get_function_configuration(FunctionName=NAME)["State"] != "Active":
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{NAME} is not active after {_ACTIVE_S_MAX:.0f} s")
-        time.sleep(0.05)
 
 
 def _make_api(apis: Any, function_arn: str) -> None:

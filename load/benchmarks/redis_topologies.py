@@ -21,12 +21,13 @@ from booking.platform.redis_client import KernelTimeout
 from booking.platform.redis_keys import line_key, line_keys
 from booking.platform.settings import settings
 from encore_stack import redis_roles
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import FAILING_OVER, Instance
 from encore_stack.ports import HOST
+from encore_stack.process_settings import adopt_settings
 from encore_stack.stack import Stack
 
-TOPOLOGIES = ("single", "sentinel", "cluster")
-FAILING_OVER = ("sentinel", "cluster")
+TOPOLOGIES = ("single", *FAILING_OVER)
+"""Those that differ in their client: `split` has three of `single`'s."""
 
 _TURNS, _CALLS_A_TURN = 20, 500
 _CONCERT_ID = 1
@@ -103,8 +104,7 @@ def _redis_run_as(topology: str) -> Iterator[Stack]:
     stack.choose_redis(topology)
     try:
         stack.up(["redis"])
-        os.environ.update(function_environment(stack.instance))
-        settings.cache_clear()
+        adopt_settings(stack.instance)
         yield stack
     finally:
         stack.down(wipe=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks import cases
 from benchmarks.empty_function import deploy_empty_function
 from benchmarks.measure import Case, Result, measure
-from benchmarks.stage import Stage
+from benchmarks.stage import INSTANCE, Stage
 from benchmarks.tools import ToolError
 from booking import payment
 from booking.platform.postgres import primary
@@ -40,13 +40,14 @@ class Plan:
 
 
 def measure_all(plan: Plan, tell: Callable[[str], None]) -> list[Result]:
-    """Measure everything in the plan. Raises ToolError, and what starting the stack raises."""
+    """Measure everything in the plan; no payment stays open. Raises ToolError, and what starting the stack raises."""
     stage = Stage(tell)
     stage.set_up()
     results: list[Result] = []
     for group in cases.GROUPS:
         if group in plan.groups:
             results += _run_group(group, stage, plan, tell)
+    _settle_payments()
     return results
 
 
@@ -69,7 +70,7 @@ def _run_group(group: str, stage: Stage, plan: Plan, tell: Callable[[str], None]
             return measured(cases.sql_cases(stage, plan.duration_s))
 
 
-def settle_payments() -> None:
+def _settle_payments() -> None:
     """Settle the payments that the end of a measurement has cut off: no background loop of this instance would."""
     deadline = time.monotonic() + _SETTLE_S_MAX
     while primary().value(_UNSETTLED) and time.monotonic() < deadline:
@@ -77,11 +78,11 @@ def settle_payments() -> None:
             time.sleep(_SETTLE_TICK_S)
 
 
-def audit(stage_instance: str) -> int:
+def audit() -> int:
     """scripts/audit of the benchmarks' instance; returns its exit code."""
     command = [sys.executable, "-m", "encore_stack", "audit"]
     return subprocess.run(
-        command, check=False, stdout=sys.stderr, env={**os.environ, "ENCORE_INSTANCE": stage_instance}
+        command, check=False, stdout=sys.stderr, env={**os.environ, "ENCORE_INSTANCE": INSTANCE}
     ).returncode
 
 

@@ -24,6 +24,7 @@ from booking.queue.tokens import sign_pass
 from encore_stack.dataset import FULL, load
 from encore_stack.instance import Instance
 from encore_stack.parts import part_named
+from encore_stack.parts.postgres import connect
 from encore_stack.stack import Stack
 
 INSTANCE = "bench"
@@ -69,14 +70,7 @@ class Stage:
 
     def connection(self, database: str = DATABASE, user: str = "encore") -> pg8000.native.Connection:
         """A connection to the primary, by default as the booking role."""
-        return pg8000.native.Connection(
-            user,
-            password=self.instance.secrets()["postgres_password" if user == "postgres" else "database_password"],
-            host="127.0.0.1",
-            port=self.instance.ports["postgres"],
-            database=database,
-            ssl_context=False,
-        )
+        return connect(self.instance, "postgres", user, database)
 
     def libpq_environment(self) -> dict[str, str]:
         """Where the database of the floors is, for programs that use libpq."""

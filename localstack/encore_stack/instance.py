@@ -28,6 +28,9 @@ REDIS_SERVERS: Mapping[str, tuple[str, ...]] = {
 """How Redis is run, and the parts that are its servers then: one for everything; one each for the line, the locks and
 the cache; a master and two replicas watched by sentinels; a cluster of three masters with a replica each."""
 
+FAILING_OVER = ("sentinel", "cluster")
+"""The ways in which servers have replicas, one of which takes a lost master's place."""
+
 SENTINELS = ("sentinel", "sentinel2", "sentinel3")
 """The parts that watch the servers of ``sentinel`` and agree on which of them is the master."""
 

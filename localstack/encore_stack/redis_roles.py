@@ -18,7 +18,7 @@ from redis.connection import Connection
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from encore_stack.instance import SENTINEL_SERVICE, Instance, write_atomically
+from encore_stack.instance import FAILING_OVER, SENTINEL_SERVICE, Instance, write_atomically
 from encore_stack.ports import HOST
 
 _TIMEOUT_S = 2.0
@@ -58,7 +58,7 @@ class Node:
 
 def replicates(instance: Instance) -> bool:
     """Whether the servers have replicas."""
-    return instance.redis_topology in ("sentinel", "cluster")
+    return instance.redis_topology in FAILING_OVER
 
 
 def role_of(instance: Instance, name: str) -> Role:

@@ -9,16 +9,19 @@ from typing import Any
 import httpx
 import pytest
 
-from encore_stack.instance import PROJECT_DIR, Instance
+import support.scripts
+from encore_stack.instance import Instance
+
+
+def on_test_stack(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    instance = os.environ.get("ENCORE_INSTANCE", "test")
+    return support.scripts.run_script(verb, *arguments, timeout_s=120, ENCORE_INSTANCE=instance)
 
 
 @pytest.fixture(scope="session")
 def status() -> dict[str, Any]:
     """What `scripts/status --json` says of the test stack."""
-    environment = os.environ | {"ENCORE_INSTANCE": os.environ.get("ENCORE_INSTANCE", "test")}
-    done = subprocess.run(
-        [PROJECT_DIR / "scripts" / "status", "--json"], env=environment, capture_output=True, text=True, check=False
-    )
+    done = on_test_stack("status", "--json")
     if done.returncode:
         pytest.fail(
             f"the test stack is not up: run scripts/test, or ENCORE_INSTANCE=test scripts/up --no-tour\n{done.stdout}"
@@ -48,10 +51,4 @@ def http(request: pytest.FixtureRequest, status: dict[str, Any]) -> Iterator[htt
 @pytest.fixture
 def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a verb of scripts/ against the test stack: ``run_script("audit", "--settle")``."""
-
-    def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"ENCORE_INSTANCE": os.environ.get("ENCORE_INSTANCE", "test")}
-        command = [str(PROJECT_DIR / "scripts" / verb), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-    return run
+    return on_test_stack

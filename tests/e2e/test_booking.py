@@ -2,7 +2,6 @@
 
 import secrets
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,12 @@ import pytest
 from encore_stack.instance import Instance
 from support.client import Person, assert_problem
 from support.shop import lapse
+from support.waiting import wait_for
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
 _PEOPLE = 200
 _AT_ONCE = 40
-_TICKET_WAIT_S = 30
 
 
 def first_free_seat(person: Person, schedule_id: int) -> int:
@@ -50,15 +49,6 @@ def database(instance: Instance) -> Iterator[pg8000.native.Connection]:
     )  # fmt: skip
     with closing(connection):
         yield connection
-
-
-def wait_for(show: Callable[[], dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Ask until the answer is as wanted, as a waiting client does."""
-    deadline_s = time.monotonic() + _TICKET_WAIT_S
-    while not wanted(shown := show()):
-        assert time.monotonic() < deadline_s, shown
-        time.sleep(0.1)
-    return shown
 
 
 def test_the_tour_books_a_ticket_and_the_audit_passes(run_script: Script) -> None:

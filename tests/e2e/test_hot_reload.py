@@ -16,15 +16,16 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from encore_stack.deployment.functions import wait_updated
 from encore_stack.deployment.packages import Package, make_packages
 from encore_stack.deployment.target import target_of
 from encore_stack.deployment.template import Template
 from encore_stack.instance import PROJECT_DIR, Instance
+from support.waiting import wait_for
 
 FUNCTION, LOGICAL_ID = "step3_concerts", "Step3Concerts"
 RELOAD_S_MAX = 2.0
 ROLE = "arn:aws:iam::000000000000:role/test"
-WAIT_S_MAX = 30
 
 LAYER = "layers/booking/booking"
 APP = f"functions/{FUNCTION}/app.py"
@@ -77,10 +78,7 @@ class Copy:
             Layers=[runtime_layer, layer["LayerVersionArn"]],
             Environment={"Variables": deployed["Environment"]["Variables"]},
         )
-        deadline = time.monotonic() + WAIT_S_MAX
-        while self._lambda.get_function_configuration(FunctionName=self.name)["State"] != "Active":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_updated(self._lambda, self.name)
 
     def _make_api(self) -> str:
         api_id: str = self._apis.create_rest_api(name=self.name)["id"]
@@ -226,7 +224,5 @@ def test_an_archive_follows_no_file_and_keeps_errors_to_itself(deploy_copy: Call
         assert packaged.get().headers["Cache-Control"] != "max-age=1"
 
     packaged.break_handler()
-    deadline = time.monotonic() + WAIT_S_MAX
-    while (answer := packaged.get()).status_code == 200:
-        assert time.monotonic() < deadline
+    answer = wait_for(packaged.get, lambda answer: answer.status_code != 200)
     assert (answer.status_code, answer.json()) == (502, {"message": "Internal server error"})

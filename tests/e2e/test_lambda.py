@@ -1,9 +1,6 @@
 """LocalStack with the executor behaves as Lambda does: what the functions rely on, through Lambda's own API."""
 
-import io
 import json
-import time
-import zipfile
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +12,12 @@ from uuid import uuid4
 import pytest
 from botocore.exceptions import ClientError
 
+from encore_stack.deployment.functions import wait_updated
+from encore_stack.deployment.one_file import create_function, zipped
 from encore_stack.deployment.target import target_of
 from encore_stack.instance import Instance
+from support.waiting import wait_for
 
-_ROLE = "arn:aws:iam::000000000000:role/test"
 _WAIT_S = 30
 
 
@@ -40,28 +39,11 @@ class Function:
 
     def configure(self, **configuration: Any) -> None:
         self.client.update_function_configuration(FunctionName=self.name, **configuration)
-        wait_until_updated(self.client, self.name)
+        wait_updated(self.client, self.name)
 
     def replace(self, source: str) -> None:
         self.client.update_function_code(FunctionName=self.name, ZipFile=zipped(source))
-        wait_until_updated(self.client, self.name)
-
-
-def zipped(source: str) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        files.writestr("app.py", source)
-    return archive.getvalue()
-
-
-def wait_until_updated(client: Any, name: str) -> None:
-    deadline_s = time.monotonic() + _WAIT_S
-    while True:
-        configuration = client.get_function_configuration(FunctionName=name)
-        if configuration["State"] == "Active" and configuration.get("LastUpdateStatus", "Successful") == "Successful":
-            return
-        assert time.monotonic() < deadline_s, configuration
-        time.sleep(0.05)
+        wait_updated(self.client, self.name)
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +57,8 @@ def make(lambda_client: Any) -> Iterator[Callable[..., Function]]:
 
     def create(source: str, name_part: str = "", **configuration: Any) -> Function:
         name = f"test-{name_part}{uuid4().hex[:12]}"
-        lambda_client.create_function(
-            FunctionName=name,
-            Runtime="python3.13",
-            Handler="app.handler",
-            Role=_ROLE,
-            Code={"ZipFile": zipped(source)},
-            **configuration,
-        )
         names.append(name)
-        wait_until_updated(lambda_client, name)
+        create_function(lambda_client, name, source, **configuration)
         return Function(lambda_client, name)
 
     yield create
@@ -205,10 +179,7 @@ def send(function: Function, numbers: Iterable[int], folder: Path, works_s: floa
 
 def wait_for_all(came: Callable[[], list[int]], count: int) -> None:
     """Return when each event has come once."""
-    deadline_s = time.monotonic() + _WAIT_S
-    while came() != list(range(count)):
-        assert time.monotonic() < deadline_s, f"lost: {sorted(set(range(count)) - set(came()))}"
-        time.sleep(0.05)
+    wait_for(came, lambda numbers: numbers == list(range(count)))
 
 
 def test_events_sent_right_after_an_update_come(
@@ -249,10 +220,7 @@ def handler(event, context):
     def begin(count: int, version: str) -> None:
         for _ in range(count):
             function.client.invoke(FunctionName=function.name, InvocationType="Event", Payload=b"{}")
-        deadline_s = time.monotonic() + _WAIT_S
-        while len(list(tmp_path.glob(f"{version}-*"))) < count:
-            assert time.monotonic() < deadline_s, f"the {version} code does not begin"
-            time.sleep(0.05)
+        wait_for(lambda: len(list(tmp_path.glob(f"{version}-*"))), lambda begun: begun >= count, within_s=_WAIT_S)
 
     begin(2, "old")
     function.replace(source.replace("VERSION", "new"))

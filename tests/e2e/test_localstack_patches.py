@@ -4,12 +4,9 @@ Two LocalStacks of the test's own stand side by side, one with all patches and o
 API and the same requests. The test stack is not needed, only what scripts/up has installed.
 """
 
-import io
 import json
 import re
 import subprocess
-import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +20,12 @@ import httpx
 import pytest
 
 from encore_lambda_executor.patches import SPEED, SWITCH
+from encore_stack.deployment.one_file import create_function, zipped
 from encore_stack.instance import PROJECT_DIR, Instance
 from encore_stack.localstack_runner import start_localstack
+from support.waiting import wait_for
 
 _WAIT_S = 90
-_POLL_S = 0.1
 _API_ID = "probe"
 _ROLE = "arn:aws:iam::000000000000:role/test"
 _LAMBDA = "arn:aws:lambda:us-east-1:000000000000:function"
@@ -245,10 +243,10 @@ def _start(switch: str, folder: Path, port: int) -> Probed:
 
 
 def _deploy(stack: Probed) -> None:
-    _wait_for(lambda: _is_up(stack), "LocalStack to answer")
+    wait_for(lambda: _is_up(stack), within_s=_WAIT_S)
     functions = stack.client("lambda")
     for name, settings in _FUNCTIONS.items():
-        _create_function(functions, name, _PROBE, **settings)
+        create_function(functions, name, _PROBE, **settings)
     version = functions.publish_version(FunctionName="probe")["Version"]
     functions.create_alias(FunctionName="probe", Name="live", FunctionVersion=version)
     functions.put_function_concurrency(FunctionName="throttled", ReservedConcurrentExecutions=0)
@@ -256,18 +254,6 @@ def _deploy(stack: Probed) -> None:
     apis.create_rest_api(name="probe", tags={"_custom_id_": _API_ID})
     apis.put_rest_api(restApiId=_API_ID, mode="overwrite", body=json.dumps(_openapi()).encode())
     apis.create_deployment(restApiId=_API_ID, stageName="v1")
-
-
-def _create_function(functions: Any, name: str, source: str, **settings: int) -> None:
-    functions.create_function(
-        FunctionName=name,
-        Runtime="python3.13",
-        Handler="app.handler",
-        Role=_ROLE,
-        Code={"ZipFile": _zipped(source)},
-        **settings,
-    )
-    _wait_for(lambda: _is_ready(functions, name), f"function {name}")
 
 
 def _openapi() -> dict[str, Any]:
@@ -293,32 +279,12 @@ def _openapi() -> dict[str, Any]:
     }
 
 
-def _zipped(source: str) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        files.writestr("app.py", source)
-    return archive.getvalue()
-
-
 def _is_up(stack: Probed) -> bool:
     assert stack.process.poll() is None, "LocalStack has ended"
     try:
         return bool(stack.get("/_localstack/health"))
     except httpx.HTTPError:
         return False
-
-
-def _is_ready(functions: Any, name: str) -> bool:
-    settings = functions.get_function_configuration(FunctionName=name)
-    return bool(settings["State"] == "Active" and settings.get("LastUpdateStatus", "Successful") == "Successful")
-
-
-def _wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + _WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {_WAIT_S} s for {what}"
-        time.sleep(_POLL_S)
-    return found
 
 
 @pytest.mark.parametrize("name", _REQUESTS)
@@ -337,7 +303,7 @@ def test_the_same_lines_reach_cloudwatch_logs(function: str, stacks: dict[str, P
         reports = [line for lines in logs.values() for line in lines if line.startswith("REPORT")]
         return logs if len(reports) == _RUNS[function] else None
 
-    patched, unpatched = (_wait_for(lambda each=each: all_reports(each), "the logs") for each in stacks.values())  # type: ignore[misc]
+    patched, unpatched = (wait_for(lambda each=each: all_reports(each), within_s=_WAIT_S) for each in stacks.values())  # type: ignore[misc]
 
     assert patched == unpatched
     assert any("asked for /" in line for lines in patched.values() for line in lines)
@@ -353,7 +319,7 @@ def test_the_same_metrics_reach_cloudwatch(stacks: dict[str, Probed]) -> None:
     }
 
     for stack in stacks.values():
-        _wait_for(lambda stack=stack: _total(stack.metrics()) >= _total(wanted), "the metrics")  # type: ignore[misc]
+        wait_for(lambda stack=stack: _total(stack.metrics()) >= _total(wanted), within_s=_WAIT_S)  # type: ignore[misc]
         assert stack.metrics() == wanted
 
 
@@ -384,17 +350,20 @@ def test_only_without_patches_is_each_invocation_a_metric_of_its_own(stacks: dic
     def single_values(stack: Probed) -> int:
         return sum(each["ns"] == "AWS/Lambda" for each in stack.get("/_aws/cloudwatch/metrics/raw")["metrics"])
 
-    _wait_for(lambda: single_values(stacks["none"]) == _RUNS.total() + sum(_ERRORS.values()), "the metrics")
+    wait_for(
+        lambda: single_values(stacks["none"]) == _RUNS.total() + sum(_ERRORS.values()),
+        within_s=_WAIT_S,
+    )
     assert single_values(stacks["all"]) == 0
 
 
 def test_what_a_replaced_version_has_printed_is_not_lost(stacks: dict[str, Probed]) -> None:
     stack, functions = stacks["all"], stacks["all"].client("lambda")
-    _create_function(functions, "replaced", "def handler(event, context): print('call', event)")
+    create_function(functions, "replaced", "def handler(event, context): print('call', event)")
     for number in range(3):  # the first goes at once, the others wait for their second to pass
         functions.invoke(FunctionName="replaced", Payload=str(number))
 
-    functions.update_function_code(FunctionName="replaced", ZipFile=_zipped("def handler(event, context): pass"))
+    functions.update_function_code(FunctionName="replaced", ZipFile=zipped("def handler(event, context): pass"))
 
     def printed() -> bool:
         return [line for lines in stack.logs("replaced").values() for line in lines if line.startswith("call")] == [
@@ -403,7 +372,7 @@ def test_what_a_replaced_version_has_printed_is_not_lost(stacks: dict[str, Probe
             "call 2\n",
         ]
 
-    _wait_for(printed, "what was printed")
+    wait_for(printed, within_s=_WAIT_S)
 
 
 def test_what_was_counted_is_put_when_localstack_ends() -> None:

@@ -2,15 +2,13 @@
 
 import secrets
 import subprocess
-import time
 from collections.abc import Callable
 
 import httpx
 import pytest
 
 from support.client import Person
-
-_WAIT_S = 30
+from support.waiting import wait_for
 
 
 @pytest.mark.parametrize("http", ["api_url"], indirect=True)
@@ -24,9 +22,10 @@ def test_one_request_is_followed_from_the_step_to_the_consumer(
 
     assert person.reserve(304, [free]).status_code == 201
 
-    deadline_s = time.monotonic() + _WAIT_S
-    while "on_reservation_events" not in (shown := run_script("logs", "--correlation", correlation_id[:10]).stdout):
-        assert time.monotonic() < deadline_s, shown
+    shown = wait_for(
+        lambda: run_script("logs", "--correlation", correlation_id[:10]).stdout,
+        lambda text: "on_reservation_events" in text,
+    )
     step, relay, consumer = shown.splitlines()
     assert "step6_reserve" in step and "POST /reservations  201" in step
     assert "every_minute_relay_outbox" in relay and "event published" in relay and "type=reservation.held" in relay

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from typing import Any
 
 import httpx
-import pg8000.native
 import pytest
 
 from booking.operations.audit import Auditor, Verdict
@@ -20,10 +19,11 @@ from booking.platform.migrate import migrate
 from booking.platform.settings import settings
 from booking.queue import scripts
 from encore_stack.instance import Instance, function_environment
+from encore_stack.parts.postgres import connect
 from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
-from support.redis import RedisStacks
+from support.redis import RedisStacks, heal
 from support.shop import Shop
 
 DATABASE = "encore_integration"
@@ -40,15 +40,7 @@ def instance() -> Instance:
 
 def run_as_superuser(instance: Instance, *statements: str) -> None:
     """Run statements that need more than the booking role has, each on its own."""
-    connection = pg8000.native.Connection(
-        "postgres",
-        password=instance.secrets()["postgres_password"],
-        host="127.0.0.1",
-        port=instance.ports["postgres"],
-        database="postgres",
-        ssl_context=False,
-    )
-    with closing(connection):
+    with closing(connect(instance, "postgres", user="postgres", database="postgres")) as connection:
         for statement in statements:
             connection.run(statement)
 
@@ -86,7 +78,8 @@ def redis_stacks() -> Iterator[RedisStacks]:
 
 @pytest.fixture
 def redis_topology() -> str:
-    """How Redis is run. The suites of the line, the locks and the cache run on every topology: see their conftest."""
+    """How Redis is run. The suites of the line, the locks and the cache run on every topology: see their conftest. A
+    test that is about some of them says so: see ``runs_on``."""
     return "single"
 
 
@@ -94,6 +87,13 @@ def redis_topology() -> str:
 def redis_stack(instance: Instance, redis_stacks: RedisStacks, redis_topology: str) -> Stack:
     """The stack whose Redis the test uses: the test stack where it is a single server."""
     return Stack(instance) if redis_topology == "single" else redis_stacks.get(redis_topology)
+
+
+@pytest.fixture
+def healed(redis_stack: Stack) -> Iterator[None]:
+    """What the test ends or stops of Redis runs again afterwards."""
+    yield
+    heal(redis_stack)
 
 
 @pytest.fixture

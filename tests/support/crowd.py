@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from booking.platform.postgres import primary
 from booking.platform.problems import Refusal
 from booking.queue import end_turn, read_pass
-from booking.queue.line import Turn, set_gate
+from booking.queue.line import LineClosed, Turn, set_gate
 from support.line import Line
 
 TICK_S = 1.0
@@ -102,6 +102,10 @@ class Crowd:
         self.polls[int(self.now_s)] += 1
         try:
             turn = ask()
+        except LineClosed as closed:
+            visit.due_s = self.now_s + closed.retry_after_s
+            self._ask_when_due(name, ask, stays_s, abandons)
+            return
         except Refusal as refused:
             visit.refused = refused.slug
             return
@@ -113,8 +117,11 @@ class Crowd:
         visit.told.append((self.now_s, turn.position, turn.eta_s))
         visit.due_s = self.now_s + turn.poll_after_ms / 1000
         if not abandons:
-            late_s = self.random.uniform(0.02, 0.5)
-            self.at(visit.due_s + late_s, lambda: self._hear(name, lambda: self.line.poll(name), stays_s, abandons))
+            self._ask_when_due(name, lambda: self.line.poll(name), stays_s, abandons)
+
+    def _ask_when_due(self, name: str, ask: Callable[[], Turn], stays_s: float | None, abandons: bool) -> None:
+        late_s = self.random.uniform(0.02, 0.5)
+        self.at(self.visits[name].due_s + late_s, lambda: self._hear(name, ask, stays_s, abandons))
 
     def _pay(self, turn: Turn) -> None:
         shopper = read_pass(turn.shop_pass)

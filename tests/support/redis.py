@@ -3,20 +3,20 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from encore_stack import redis_roles
 from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
 from encore_stack.stack import Stack
+from support.waiting import wait_for
 
 TOPOLOGIES = tuple(REDIS_SERVERS)
-FAILING_OVER = ("sentinel", "cluster")
-_WAIT_S_MAX = 30
 
 
 class RedisStacks:
@@ -38,6 +38,11 @@ class RedisStacks:
     def close(self) -> None:
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda stack: stack.down(wipe=True), self._stacks.values()))
+
+
+def runs_on(*topologies: str) -> pytest.MarkDecorator:
+    """The test, or the module whose ``pytestmark`` it is, runs on these instead of those that its folder names."""
+    return pytest.mark.parametrize("redis_topology", topologies)
 
 
 def tell_masters(stack: Stack, *words: str | int) -> dict[str, Any]:
@@ -65,14 +70,13 @@ def heal(stack: Stack) -> None:
 
 def wait_for_another_master(stack: Stack, lost: str, key: str = "") -> str:
     """The master in place of ``lost``: of the sentinels, or of ``key``'s slot."""
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while time.monotonic() < deadline_s:
+
+    def master() -> str | None:
         with suppress(redis_roles.NoMaster):
-            master = redis_roles.master_of(stack.instance, key)
-            if master != lost:
-                return master
-        time.sleep(0.01)
-    raise AssertionError(f"nobody has taken the place of {lost}")
+            return redis_roles.master_of(stack.instance, key)
+        return None
+
+    return str(wait_for(master, lambda name: name not in (None, lost), every_s=0.01))
 
 
 def roles(stack: Stack) -> dict[str, str | None]:
@@ -82,13 +86,11 @@ def roles(stack: Stack) -> dict[str, str | None]:
 
 def settled_roles(stack: Stack) -> dict[str, str | None]:
     """As ``roles``, once every replica follows a master: after a failover some still follow who was replaced."""
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while time.monotonic() < deadline_s:
-        found = roles(stack)
-        if all(found[master] is None for master in found.values() if master is not None):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"the servers' roles do not settle: {found}")
+
+    def are_settled(found: dict[str, str | None]) -> bool:
+        return all(found[master] is None for master in found.values() if master is not None)
+
+    return wait_for(lambda: roles(stack), are_settled)
 
 
 def start_server(processes: ExitStack, folder: Path, lines: Sequence[str], *, sentinel: bool = False) -> None:

@@ -3,24 +3,20 @@
 Others make it lag on purpose.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from booking.platform.postgres import primary, replica
 from encore_stack.instance import Instance
 from encore_stack.parts.postgres import connected
-
-_WAIT_S_MAX = 10
+from support.waiting import wait_for
 
 
 def wait_for_replica() -> None:
     """Return when the replica has replayed everything that the primary has written so far."""
     written = primary().value("select pg_current_wal_lsn()::text")
-    deadline_s = time.monotonic() + _WAIT_S_MAX
-    while not replica().value("select pg_last_wal_replay_lsn() >= cast(:written as pg_lsn)", written=written):
-        assert time.monotonic() < deadline_s, "the replica does not catch up"
-        time.sleep(0.002)
+    replayed = "select pg_last_wal_replay_lsn() >= cast(:written as pg_lsn)"
+    wait_for(lambda: replica().value(replayed, written=written), every_s=0.002)
 
 
 class Replay:
@@ -33,10 +29,9 @@ class Replay:
         """From now on the replica answers from what it has now."""
         wait_for_replica()
         self._run("select pg_wal_replay_pause()")
-        deadline_s = time.monotonic() + _WAIT_S_MAX
-        while self._run("select pg_get_wal_replay_pause_state()") != [["paused"]]:
-            assert time.monotonic() < deadline_s, "replaying does not pause"
-            time.sleep(0.002)
+        wait_for(
+            lambda: self._run("select pg_get_wal_replay_pause_state()"), lambda it: it == [["paused"]], every_s=0.002
+        )
 
     def resume(self) -> None:
         """Go on; returns when everything is replayed."""

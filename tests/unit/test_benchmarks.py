@@ -112,3 +112,68 @@ def test_values_that_make_no_sense_are_refused(arguments: list[str], monkeypatch
         code = leaving.code if isinstance(leaving.code, int) else 1
 
     assert code == 2
+
+
+class Bench:
+    """scripts/bench with nothing behind it: what it does to its instance, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.did: list[str] = []
+        self.fault: Exception | None = None
+        self.audit_code = 0
+        monkeypatch.setenv("ENCORE_INSTANCE", "bench")
+        monkeypatch.setattr(bench, "measure_all", lambda plan, tell: self._measure([result(1.0)]))
+        monkeypatch.setattr(bench, "measure_line", lambda duration_s, tell: self._measure("what the line bears"))
+        monkeypatch.setattr(bench, "audit", lambda: self.did.append("audit") or self.audit_code)
+        monkeypatch.setattr(bench.down, "run", lambda arguments: self.did.append(f"down {' '.join(arguments)}") or 0)
+
+    def _measure[Measured](self, measured: Measured) -> Measured:
+        self.did.append("measure")
+        if self.fault:
+            raise self.fault
+        return measured
+
+
+MEASURES = pytest.mark.parametrize(
+    ("arguments", "told"), [([], "step1"), (["--line"], "what the line bears")], ids=["steps", "line"]
+)
+
+
+@MEASURES
+def test_what_is_measured_is_audited_and_the_instance_taken_down(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    does = Bench(monkeypatch)
+
+    assert bench.run(arguments) == 0
+
+    assert does.did == ["measure", "audit", "down --wipe"]
+    assert told in capsys.readouterr().out
+
+
+@MEASURES
+def test_an_audit_that_fails_fails_the_run_and_the_instance_may_stay(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    does = Bench(monkeypatch)
+    does.audit_code = 1
+
+    assert bench.run([*arguments, "--keep"]) == 1
+
+    assert does.did == ["measure", "audit"]
+    assert told in capsys.readouterr().out
+
+
+@MEASURES
+def test_what_cannot_be_measured_says_why_and_the_instance_is_taken_down(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    does = Bench(monkeypatch)
+    does.fault = ToolError("wrk failed")
+
+    assert bench.run(arguments) == 1
+
+    assert does.did == ["measure", "down --wipe"]
+    captured = capsys.readouterr()
+    assert "error: wrk failed" in captured.err
+    assert told not in captured.out

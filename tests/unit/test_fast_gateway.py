@@ -24,6 +24,7 @@ from fast_gateway import functions, proxy
 from fast_gateway.gateway import Gateway
 from fast_gateway.routing import Router
 from fast_gateway.settings import read_settings, read_template
+from support.waiting import wait_for
 
 PROJECT = Path(__file__).parents[2]
 
@@ -397,10 +398,7 @@ def test_a_killed_worker_is_replaced(server: Server) -> None:
     assert len(before) == 2
     for worker in before:
         os.kill(worker, signal.SIGKILL)
-    deadline = monotonic() + 15
-    while len(server.workers() - before) < 2:
-        assert monotonic() < deadline
-        sleep(0.05)
+    wait_for(lambda: server.workers() - before, lambda new: len(new) >= 2)
     server.wait_until_up()
 
 

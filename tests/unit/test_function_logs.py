@@ -111,6 +111,13 @@ def test_an_exception_stands_indented_below_its_line() -> None:
     assert below == [" " * 8 + each for each in trace.splitlines()]
 
 
+def test_an_answer_of_503_does_not_say_where_answers_are_logged() -> None:
+    answered = line(0, "answered", method="GET", route="/queue/tokens/current", status=503, duration_ms=0.6)
+    [event] = events_of("f", [answered], _NOON)
+
+    assert as_text(event, _PLAIN, 1).endswith("answered  GET /queue/tokens/current  503  0.6 ms")
+
+
 def test_what_was_printed_has_the_time_and_the_request_of_its_neighbours() -> None:
     lines = invocation("here", "  and here", line(3, "answered", "abc"))
 

@@ -25,6 +25,7 @@ from encore_lambda_executor.pool import (
     Outcome,
     PoolClosed,
 )
+from support.waiting import wait_for
 
 HANDLER = """
     import os, random, sys, time
@@ -105,15 +106,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 # ---- answers, context, environment ----
@@ -221,7 +213,7 @@ def test_a_timeout_kills_the_environment_and_the_next_call_gets_a_fresh_one(make
     }
     assert "r-3 Task timed out after 0.50 seconds" in outcome.logs
     assert f"\n{first}\n" in outcome.logs, "what it printed before is there"
-    assert wait_until(lambda: not is_running(first))
+    wait_for(lambda: not is_running(first), within_s=5)
     assert answer(invoke(pool, 0)) != first
 
 
@@ -281,7 +273,7 @@ def test_a_killed_template_is_started_again(make_pool: PoolMaker) -> None:
     pool = make_pool("return IMPORTED_IN")
     template = answer(invoke(pool))
     os.kill(template, signal.SIGKILL)
-    assert wait_until(lambda: not is_running(template))
+    wait_for(lambda: not is_running(template), within_s=5)
     time.sleep(0.1)
     assert answer(invoke(pool)) != template
 
@@ -339,9 +331,9 @@ def test_what_a_long_call_prints_is_in_the_log_while_it_works(
     def shows(line: str) -> bool:
         return log_file.exists() and line in log_file.read_text()
 
-    assert wait_until(lambda: shows("one\nRUNNING RequestId: r-10\n"))
+    wait_for(lambda: shows("one\nRUNNING RequestId: r-10\n"), within_s=5)
     more.touch()
-    assert wait_until(lambda: shows("half two\nRUNNING RequestId: r-10\n"))
+    wait_for(lambda: shows("half two\nRUNNING RequestId: r-10\n"), within_s=5)
     done.touch()
     call.join(10)
 
@@ -511,7 +503,7 @@ def test_a_call_under_way_finishes_on_the_code_that_it_began_with(make_hot: Make
     assert busy.is_alive()
     busy.join()
     assert results == [["old", pid]]
-    assert wait_until(lambda: not is_running(pid))
+    wait_for(lambda: not is_running(pid), within_s=5)
 
 
 def test_calls_during_a_burst_of_saves_never_meet_older_code_than_was_saved(make_hot: MakeHot) -> None:
@@ -570,7 +562,7 @@ def test_a_function_in_use_is_ready_before_its_next_call(make_hot: MakeHot, monk
     function.answer()
 
     function.save("return 2")
-    assert wait_until(lambda: len(function.loadings()) == 2)
+    wait_for(lambda: len(function.loadings()) == 2, within_s=5)
     function.save("return 3")  # not called since: left for its next call
     time.sleep(0.3)
 
@@ -585,7 +577,7 @@ def test_a_loop_goes_on_with_the_new_code(make_hot: MakeHot, tmp_path: Path) -> 
     loops = [threading.Thread(target=lambda: results.append(invoke(function.pool, str(began)))) for _ in range(2)]
     for loop in loops:
         loop.start()
-    assert wait_until(lambda: began.exists() and began.read_text() == "old old ")
+    wait_for(lambda: began.exists() and began.read_text() == "old old ", within_s=5)
 
     function.save("return (")
     function.pool.refresh()
@@ -615,7 +607,7 @@ def test_a_replaced_version_finishes_its_calls_and_takes_no_more(make_pool: Pool
         invoke(pool, 0)
     busy.join()
     assert answer(results[0]) == [template, idle]
-    assert wait_until(lambda: not is_running(template) and not is_running(idle))
+    wait_for(lambda: not is_running(template) and not is_running(idle), within_s=5)
 
 
 def test_a_version_that_is_cut_off_ends_its_calls(make_pool: PoolMaker) -> None:
@@ -653,4 +645,4 @@ def test_all_processes_die_with_the_one_that_started_them(tmp_path: Path) -> Non
         assert all(is_running(pid) for pid in pids)
         owner.kill()
         owner.wait()
-    assert wait_until(lambda: not any(is_running(pid) for pid in pids))
+    wait_for(lambda: not any(is_running(pid) for pid in pids), within_s=5)

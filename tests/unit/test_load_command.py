@@ -1,8 +1,6 @@
 """scripts/load: what it refuses, and its exit code, with artillery and the audit stood in for."""
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +11,7 @@ from artillery.report import Audit
 from artillery.thresholds import Threshold
 from encore_stack.commands import load
 from encore_stack.instance import PROJECT_DIR, Instance
+from support.scripts import run_script
 
 RECORDED = Path(__file__).parent / "load" / "artillery.json"
 SMOKE = ["smoke", "--target", "gateway"]
@@ -106,17 +105,6 @@ def test_only_the_newest_runs_are_kept(stack: SimpleNamespace) -> None:
     assert kept[0] == "20200112T000000Z-smoke-gateway"
 
 
-def command(*arguments: str, instance: str = "never-made") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROJECT_DIR / "scripts" / "load", *arguments],
-        env=os.environ | {"ENCORE_INSTANCE": instance},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -129,7 +117,7 @@ def command(*arguments: str, instance: str = "never-made") -> subprocess.Complet
     ],
 )
 def test_a_wrong_call_ends_with_2(arguments: tuple[str, ...], words: str) -> None:
-    done = command(*arguments)
+    done = run_script("load", *arguments, ENCORE_INSTANCE="never-made")
 
     assert done.returncode == 2
     assert words in done.stderr

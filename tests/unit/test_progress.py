@@ -2,11 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from encore_stack import progress
+from support.waiting import wait_for
 
 _INTERVAL_S = 0.05
 
@@ -20,13 +20,6 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "signs of life"]
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
-
-
 def test_short_blocks_leave_no_second_thread(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(20):
         with progress.alive("short"):
@@ -38,14 +31,14 @@ def test_short_blocks_leave_no_second_thread(capsys: pytest.CaptureFixture[str])
 
     assert 1 <= len(shown) <= lasted_s / _INTERVAL_S + 1
     assert all(line.split()[0] == "long" and line.endswith("s so far") for line in shown)
-    wait_until(lambda: not threads())
+    wait_for(lambda: not threads(), every_s=0.001)
 
 
 def test_of_overlapping_blocks_the_one_begun_last_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[str] = []
 
     def next_shown() -> str:
-        wait_until(lambda: bool(shown.extend(capsys.readouterr().out.splitlines()) or shown))
+        wait_for(lambda: shown.extend(capsys.readouterr().out.splitlines()) or shown, every_s=0.001)
         return shown.pop().split()[0]
 
     with progress.alive("outer"):

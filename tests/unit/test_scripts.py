@@ -1,30 +1,16 @@
 """The verbs of scripts/: each explains itself, and says what is wrong with a wrong call."""
 
-import os
-import subprocess
-
 import pytest
 
 from encore_stack.instance import PROJECT_DIR
+from support.scripts import run_script
 
 _VERBS = sorted(path.name for path in (PROJECT_DIR / "scripts").iterdir() if path.is_file())
 
 
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    verb, *arguments = command
-    return subprocess.run(
-        [PROJECT_DIR / "scripts" / verb, *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 @pytest.mark.parametrize("verb", _VERBS)
 def test_every_verb_explains_itself(verb: str) -> None:
-    done = run(verb, "--help")
+    done = run_script(verb, "--help")
 
     assert done.returncode == 0, done.stderr
     assert f"scripts/{verb}" in done.stdout
@@ -34,7 +20,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", _VERBS)
 def test_an_unknown_option_is_refused(verb: str) -> None:
-    done = run(verb, "--no-such-option")
+    done = run_script(verb, "--no-such-option")
 
     assert done.returncode == 2
     assert "error" in done.stderr
@@ -46,7 +32,7 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
     ids=lambda command: command[0],
 )
 def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -> None:
-    done = run(*command, ENCORE_INSTANCE="never-made")
+    done = run_script(*command, ENCORE_INSTANCE="never-made")
 
     assert done.returncode == 2
     assert "there is no instance 'never-made'" in done.stderr
@@ -67,11 +53,15 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("reads", "database", "0"), "'0' is no concert's id"),
         (("reads", "database"), "the following arguments are required: CONCERT"),
         (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
+        (("verify-draw", "Encore"), "'Encore' is no concert's id"),
+        (("verify-draw", "1", "--seed-hash", "abc"), "'abc' is no SHA-256"),
+        (("verify-draw", "1", "--show", "-1"), "'-1' is no number of people"),
+        (("verify-draw", "1", "--user-ids"), "--people, which is missing"),
         (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(command: tuple[str, ...], words: str) -> None:
-    done = run(*command)
+    done = run_script(*command)
 
     assert done.returncode == 2
     assert words in done.stderr

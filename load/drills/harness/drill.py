@@ -1,14 +1,13 @@
 """What a drill is: something that breaks, the people whom it meets, and the bounds that must hold all the same."""
 
 import importlib
-import operator
 import pkgutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import drills
 from artillery.results import STEPS
+from artillery.thresholds import Comparison, is_met
 from drills.harness.crowd import Plan
 from drills.harness.evidence import Evidence
 from drills.harness.people import most_inside, overtaken, places_lost, worse_positions
@@ -16,9 +15,6 @@ from drills.harness.record import SHOP_STEPS
 from drills.harness.scene import Scene
 from drills.harness.stage import Gate, Topology
 
-Comparison = Literal["<=", ">="]
-
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {"<=": operator.le, ">=": operator.ge}
 _SIGNS = {"<=": "≤", ">=": "≥"}
 _ANSWERS_BEFORE_MIN = 20
 
@@ -57,7 +53,7 @@ class Judged:
 
     @property
     def passed(self) -> bool:
-        return self.value is not None and _COMPARE[self.bound.comparison](self.value, self.bound.bound)
+        return is_met(self.value, self.bound.comparison, self.bound.bound)
 
     @property
     def words(self) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 import httpx
 
 from booking.platform.resources import read_text
-from booking.platform.settings import settings
 from drills.harness.crowd import Concert
 from encore_stack import progress
 from encore_stack.commands import up
-from encore_stack.instance import Instance, function_environment
+from encore_stack.instance import Instance
 from encore_stack.parts.localstack import deployed_api_url
 from encore_stack.parts.postgres import connected
+from encore_stack.process_settings import adopt_settings
 from encore_stack.stack import Stack, StackError
 
 INSTANCE = "drill"
@@ -125,8 +125,7 @@ def set_up(topology: Topology) -> Stage:
         raise StackError("the instance of the drills did not come up (lines above)")
     instance = Instance.load()
     # The drill asks Redis itself and reads its people's papers, with the addresses and keys that the functions have.
-    os.environ.update(function_environment(instance))
-    settings.cache_clear()
+    adopt_settings(instance)
     return Stage(instance)
 
 

@@ -1,7 +1,6 @@
 """`scripts/audit`: check the invariants of the sale."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,9 @@ import msgspec
 
 from booking.operations.audit import INVARIANTS, AuditImpossible, Auditor, Verdict
 from booking.platform.postgres import DatabaseAway
-from encore_stack.instance import Instance, function_environment
+from booking.platform.settings import settings
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _SETTLE_S_DEFAULT = 120
 _FINDINGS_SHOWN_MAX = 10
@@ -20,11 +21,8 @@ _PROGRESS_S = 2.0
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 passed, 1 an invariant is broken, 2 the audit could not be made, 3 work would not settle."""
     options = _parser().parse_args(arguments)
-    environment = function_environment(Instance.load_existing())
-    os.environ.update(environment)
-    auditor = Auditor(
-        environment["ENCORE_DATABASE_URL"], [environment["ENCORE_DANAL_URL"], environment["ENCORE_PAYCO_URL"]]
-    )
+    adopt_settings(Instance.load_existing())
+    auditor = Auditor(settings().database_url, [settings().danal_url, settings().payco_url])
     try:
         settled = options.settle is None or auditor.settle(options.settle, _Progress(quiet=options.json))
         verdict = auditor.audit()

@@ -4,14 +4,20 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from benchmarks import cold_start, redis_topologies
+from benchmarks.cases import GROUPS
+from benchmarks.report import BadReport, as_json, as_table, read_earlier
+from benchmarks.run import Plan, audit, measure_all
+from benchmarks.stage import INSTANCE
+from benchmarks.tools import ToolError
 from encore_stack.commands import down
 from encore_stack.instance import Instance
+from line.run import measure_line
 
-INSTANCE = "bench"
 _ROUNDS, _DURATION_S = 5, 2.0
 _QUICK_ROUNDS, _QUICK_DURATION_S = 3, 1.0
 _ROUNDS_MAX, _DURATION_S_MAX = 50, 60.0
@@ -20,40 +26,33 @@ _ROUNDS_MAX, _DURATION_S_MAX = 50, 60.0
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 measured, 1 something could not be measured or the audit failed, 2 misused."""
     os.environ["ENCORE_INSTANCE"] = INSTANCE
-    from benchmarks.cases import GROUPS
-    from benchmarks.report import BadReport, as_json, as_table, read_earlier
-    from benchmarks.run import Plan, audit, measure_all, settle_payments
-    from benchmarks.tools import ToolError
+    options = _parser().parse_args(arguments)
+    try:
+        if options.line:
+            return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
+        if options.cold_start:
+            return _print_cold_starts(options.rounds or _ROUNDS)
+        if options.redis:
+            return _print_redis(options.rounds or _ROUNDS)
+        return _measure_steps(options)
+    except BadReport as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except ToolError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
 
-    options = _parser(GROUPS).parse_args(arguments)
-    if options.line:
-        return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
-    if options.cold_start:
-        return _print_cold_starts(options.rounds or _ROUNDS)
-    if options.redis:
-        return _print_redis(options.rounds or _ROUNDS)
+
+def _measure_steps(options: argparse.Namespace) -> int:
     plan = Plan(
         groups=options.only or GROUPS,
         match=options.match,
         rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS),
         duration_s=options.seconds or (_QUICK_DURATION_S if options.quick else _DURATION_S),
     )
-    try:
-        earlier = read_earlier(options.against) if options.against else None
-    except BadReport as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
+    earlier = read_earlier(options.against) if options.against else None
     started_s = time.monotonic()
-    try:
-        results = measure_all(plan, _tell)
-        settle_payments()
-        _tell("the audit")
-        audited = audit(INSTANCE)
-    except ToolError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 1
-    finally:
-        _take_down(options.keep)
+    results, audited = _audited(lambda: measure_all(plan, _tell), keep=options.keep)
     settings = {"rounds": plan.rounds, "duration_s": plan.duration_s}
     print(as_json(results, settings) if options.json else as_table(results, earlier))
     print(
@@ -64,46 +63,32 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _measure_line(duration_s: float, *, keep: bool) -> int:
-    from benchmarks.run import audit
-    from benchmarks.tools import ToolError
-    from line.run import measure_line
-
-    try:
-        told = measure_line(duration_s, _tell)
-        _tell("the audit")
-        audited = audit(INSTANCE)
-    except ToolError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 1
-    finally:
-        _take_down(keep)
+    told, audited = _audited(lambda: measure_line(duration_s, _tell), keep=keep)
     print(told)
     return 1 if audited else 0
 
 
-def _take_down(keep: bool) -> None:
-    if not keep:
-        _tell("taking the instance down")
-        with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
-            down.run(["--wipe"])
+def _audited[Measured](measure: Callable[[], Measured], *, keep: bool) -> tuple[Measured, int]:
+    """What was measured on the instance, and the audit's exit code; whatever happens, the instance is taken down."""
+    try:
+        measured = measure()
+        _tell("the audit")
+        return measured, audit()
+    finally:
+        if not keep:
+            _tell("taking the instance down")
+            with redirect_stdout(sys.stderr):  # what is printed is the table, or JSON for a file
+                down.run(["--wipe"])
 
 
 def _print_cold_starts(rounds: int) -> int:
-    from benchmarks.cold_start import as_markdown, measure_cold_starts
-    from benchmarks.tools import ToolError
-
-    try:
-        print(as_markdown(measure_cold_starts(rounds, Instance.load().tools_dir, _tell)))
-    except ToolError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 1
+    print(cold_start.as_markdown(cold_start.measure_cold_starts(rounds, Instance.load().tools_dir, _tell)))
     return 0
 
 
 def _print_redis(rounds: int) -> int:
-    from benchmarks.redis_topologies import as_markdown, measure_call_costs, measure_failovers
-
-    print(as_markdown(measure_call_costs(rounds, _tell), measure_failovers(rounds, _tell)))
+    costs = redis_topologies.measure_call_costs(rounds, _tell)
+    print(redis_topologies.as_markdown(costs, redis_topologies.measure_failovers(rounds, _tell)))
     return 0
 
 
@@ -111,7 +96,7 @@ def _tell(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure the seven steps and the main SQL and Lua statements beside their floors, on an instance"
@@ -121,7 +106,7 @@ def _parser(groups: Sequence[str]) -> argparse.ArgumentParser:
         epilog="exit codes: 0 measured, 1 something could not be measured or the audit failed, 2 misused",
     )
     parser.add_argument(
-        "--only", action="append", choices=groups, metavar="GROUP", help=f"one of {', '.join(groups)}; may be repeated"
+        "--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one of {', '.join(GROUPS)}; may be repeated"
     )
     parser.add_argument("--match", default="", metavar="TEXT", help="only cases with TEXT in their name")
     parser.add_argument("--rounds", type=_rounds, help=f"of each case (default {_ROUNDS})")

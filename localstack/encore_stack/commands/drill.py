@@ -29,7 +29,8 @@ new one that ENCORE_INSTANCE names), which is started for it and forgotten after
   scripts/drill all              play all, one after the other"""
 
 _EPILOG = """\
-The record (report.html, record.json, answers.csv with every answer, audit.txt) lies in .stack/<instance>/drills/.
+The record (report.html, record.json, answers.csv with every answer, people.csv with every person, audit.txt) lies in
+.stack/<instance>/drills/.
 
 exit codes: 0 passed, 1 a bound or the audit failed or the drill could not be played, 2 bad options"""
 

@@ -11,7 +11,10 @@ import msgspec
 from booking.platform.postgres import DatabaseAway
 from booking.platform.problems import Refusal
 from booking.seats.reads import SOURCES, ReadsChange, UnusableReadsCommand, change_reads, show_reads
-from encore_stack.operators import concert_id, operator_name, work_on_instance
+from encore_stack.arguments import concert_id
+from encore_stack.instance import Instance
+from encore_stack.operators import operator_name
+from encore_stack.process_settings import adopt_settings
 
 _HELP = """\
 Where the hot reads of one concert (its seat maps, its schedules) come from, for all functions at once.
@@ -25,7 +28,7 @@ Where the hot reads of one concert (its seat maps, its schedules) come from, for
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 done, 1 no such concert or the database is away, 2 misused."""
     options = _parser().parse_args(arguments)
-    work_on_instance()
+    adopt_settings(Instance.load_existing())
     try:
         if options.action == "show":
             told = show_reads(options.concert)

@@ -11,11 +11,15 @@ from booking.operations.draw import DrawCheck, DrawUncheckable, check_draw
 from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
 from booking.queue import person_of
-from encore_stack.instance import Instance, function_environment
+from encore_stack.arguments import concert_id
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _SHOWN = 5
 _FAULTS_SHOWN_MAX = 10
 _PERSON = re.compile(r"[A-Za-z0-9_-]{22}")
+_SHA256 = re.compile(r"[A-Fa-f0-9]{64}")
+_COUNT_DIGITS_MAX = 9
 _STATEMENT_TIMEOUT_MS = 60_000
 
 
@@ -25,9 +29,11 @@ class UnusablePeople(Exception):
 
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 the record agrees, 1 it does not, 2 misused, or there is nothing to check (yet)."""
-    options = _parser().parse_args(arguments)
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.user_ids and options.people is None:
+        parser.error("--user-ids says what is in the FILE of --people, which is missing")
+    adopt_settings(Instance.load_existing())
     server = Server(settings().database_url, statement_timeout_ms=_STATEMENT_TIMEOUT_MS)
     try:
         people = None if options.people is None else _read_people(options.people, as_user_ids=options.user_ids)
@@ -54,13 +60,18 @@ def as_text(check: DrawCheck, concert_id: int, source: str, shown: int) -> str:
         f"  took part  {len(check.order):,} people, by {source}",
         f"  let in     {check.let_in:,} by the draw",
     ]
+    if check.late or check.missing:
+        lines.append(
+            f"  absent     {check.late + check.missing:,} were not there at their turn: {check.late:,} came in later,"
+            f" {check.missing:,} have not"
+        )
     lines += [f"  {rank:>9}. {person}  {key}" for rank, (key, person) in enumerate(check.order[:shown], start=1)]
     if len(check.order) > shown:
         lines.append(f"             … and {len(check.order) - shown:,} more (--show N)")
     if not check.faults:
-        lines.append("the record agrees: every place is what the seed gives, and nobody there was overtaken")
+        lines.append("the record agrees: every place is what the seed gives, and nobody who was there was overtaken")
         return "\n".join(lines)
-    lines.append(f"the record DISAGREES in {len(check.faults):,} points")
+    lines.append(f"the record DISAGREES in {len(check.faults):,} point{'' if len(check.faults) == 1 else 's'}")
     lines += [f"  {subject}: {fault}" for subject, fault in check.faults[:_FAULTS_SHOWN_MAX]]
     if len(check.faults) > _FAULTS_SHOWN_MAX:
         lines.append(f"  … and {len(check.faults) - _FAULTS_SHOWN_MAX:,} more")
@@ -91,10 +102,24 @@ def _parser() -> argparse.ArgumentParser:
         " person is the 22 characters that stand for a user id.",
         epilog="exit codes: 0 the record agrees, 1 it does not, 2 misused, or there is nothing to check (yet)",
     )
-    parser.add_argument("concert", metavar="CONCERT", type=int, help="the concert's id")
+    parser.add_argument("concert", metavar="CONCERT", type=concert_id, help="the concert's id")
     parser.add_argument("--people", metavar="FILE", help="who took part, one a line, - for standard input (default: who"
                         " was let in by the draw)")  # fmt: skip
     parser.add_argument("--user-ids", action="store_true", help="FILE has user ids")
-    parser.add_argument("--seed-hash", metavar="HEX", help="the seed's SHA-256 as it was published before the opening")
-    parser.add_argument("--show", metavar="N", type=int, default=_SHOWN, help="list the first N (default %(default)s)")
+    parser.add_argument("--seed-hash", metavar="HEX", type=_sha256, help="the seed's SHA-256 as it was published before"
+                        " the opening")  # fmt: skip
+    parser.add_argument("--show", metavar="N", type=_count, default=_SHOWN, help="list the first N (default"
+                        " %(default)s)")  # fmt: skip
     return parser
+
+
+def _sha256(text: str) -> str:
+    if _SHA256.fullmatch(text):
+        return text.lower()
+    raise argparse.ArgumentTypeError(f"'{text}' is no SHA-256 (64 hexadecimal digits)")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS_MAX:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of people")

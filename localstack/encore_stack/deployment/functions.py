@@ -26,12 +26,12 @@ def update_code(target: Target, template: Template, packages: Mapping[str, Packa
         if function.logical_id in changed:
             package = packages[function.logical_id]
             client.update_function_code(FunctionName=name, S3Bucket=package.bucket, S3Key=package.key)
-            _wait_updated(client, name)
+            wait_updated(client, name)
         if new_layers:
             present = client.get_function_configuration(FunctionName=name).get("Layers", [])
             arns = [new_layers.get(each["Arn"].rpartition(":")[0], each["Arn"]) for each in present]
             client.update_function_configuration(FunctionName=name, Layers=arns)
-            _wait_updated(client, name)
+            wait_updated(client, name)
 
     in_parallel(update, [each for each in template.functions if new_layers or each.logical_id in changed])
 
@@ -56,7 +56,8 @@ def _layer_name(template: Template, logical_id: str) -> str:
     return str(template.resolve(template.body["Resources"][logical_id]["Properties"]["LayerName"]))
 
 
-def _wait_updated(client: Any, function_name: str) -> None:
+def wait_updated(client: Any, function_name: str) -> None:
+    """Return when the function is made or updated and can be called. Raises DeployError."""
     deadline = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < deadline:
         configuration = client.get_function_configuration(FunctionName=function_name)

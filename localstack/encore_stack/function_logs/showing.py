@@ -19,6 +19,7 @@ _SAYS_NOTHING = frozenset(
         "xray_trace_id", "sampling_rate", "taskName", "exception_name", "stack_trace", "location",
     }
 )  # fmt: skip
+_LOCATED = frozenset({"WARNING", "ERROR", "CRITICAL"})
 _UNPACKED = re.compile(r"""(File ")[^"]*(?:/encore-layers/[0-9a-f]{64}/python/|-tasks/[^/"]+/code/)""")
 """Where LocalStack has unpacked a layer or a function: says nothing, and fills the screen."""
 
@@ -91,7 +92,7 @@ def _fields(event: Event, paint: Painter) -> Iterator[str]:
     if "duration_ms" in fields:
         yield f"{fields['duration_ms']} ms"
     rest = {name: value for name, value in fields.items() if name not in _SHOWN_ELSEWHERE | _SAYS_NOTHING}
-    if event.rank >= 30 and "location" in fields:
+    if event.level in _LOCATED and "location" in fields:
         rest["location"] = fields["location"]
     if rest:
         yield paint(" ".join(f"{name}={_value(value)}" for name, value in rest.items()), _DIM)

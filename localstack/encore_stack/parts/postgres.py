@@ -160,17 +160,8 @@ def connected(
     instance: Instance, part: str, user: str = "encore", database: str = "encore"
 ) -> Iterator[pg8000.native.Connection]:
     """A short-lived connection. Raises Unhealthy when there is none to be had or it breaks."""
-    password = instance.secrets()["database_password" if user == "encore" else "postgres_password"]
     try:
-        connection = pg8000.native.Connection(
-            user,
-            host=HOST,
-            port=instance.ports[part],
-            database=database,
-            password=password,
-            timeout=PROBE_TIMEOUT_S,
-            ssl_context=False,
-        )
+        connection = connect(instance, part, user, database, timeout_s=PROBE_TIMEOUT_S)
         try:
             yield connection
         finally:
@@ -179,6 +170,21 @@ def connected(
         raise Unhealthy(f"no connection: {error.__cause__ or error}") from error
     except pg8000.native.DatabaseError as error:
         raise Unhealthy(str(error.args[0].get("M", error.args[0]) if error.args else error)) from error
+
+
+def connect(
+    instance: Instance, part: str, user: str = "encore", database: str = "encore", *, timeout_s: float | None = None
+) -> pg8000.native.Connection:
+    """A connection as the booking role, or as the superuser ``postgres``. Raises what pg8000 raises."""
+    return pg8000.native.Connection(
+        user,
+        host=HOST,
+        port=instance.ports[part],
+        database=database,
+        password=instance.secrets()["database_password" if user == "encore" else "postgres_password"],
+        timeout=timeout_s,
+        ssl_context=False,
+    )
 
 
 def as_server_user(instance: Instance, command: list[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """The clients of Sentinel and of a cluster: they follow the master, each for a bounded time."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,14 +16,11 @@ from booking.platform.redis import Call, RedisAway, Script, redis, redis_away_re
 from encore_stack import redis_roles
 from encore_stack.instance import SENTINEL_SERVICE, Instance
 from encore_stack.stack import Stack
-from support.redis import heal, roles, tell_masters
+from support.redis import roles, runs_on, tell_masters
+from support.waiting import wait_for
 
 _KEY = "clients:{c1}:test"
 _SET = Script("redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1]) return 'OK'")
-
-
-def runs_on(topology: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("redis_topology", [topology])
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +60,7 @@ def count_connects(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 @runs_on("sentinel")
+@pytest.mark.usefixtures("healed")
 def test_who_meets_a_replica_asks_for_the_master(redis_stack: Stack) -> None:
     """The master becomes a replica while connections to it stay open, as after an operator's switch."""
     before = redis_roles.master_of(redis_stack.instance)
@@ -78,7 +75,6 @@ def test_who_meets_a_replica_asks_for_the_master(redis_stack: Stack) -> None:
     assert error_count(redis_stack.instance, before, "READONLY") == errors + 1
     assert redis("queue").get(_KEY + "2") == b"together"
     assert roles(redis_stack)[after] is None
-    heal(redis_stack)
 
 
 @runs_on("sentinel")
@@ -96,6 +92,7 @@ def test_a_replica_is_not_asked_even_when_a_sentinel_names_it(
 
 
 @runs_on("sentinel")
+@pytest.mark.usefixtures("healed")
 def test_when_another_thread_has_found_another_master_nobody_asks_the_old_one(redis_stack: Stack) -> None:
     """A server that hangs costs each thread a timeout, if each has to find out by itself."""
     before = redis_roles.master_of(redis_stack.instance)
@@ -109,7 +106,6 @@ def test_when_another_thread_has_found_another_master_nobody_asks_the_old_one(re
     redis("queue").set(_KEY, "after")
 
     assert error_count(redis_stack.instance, before, "READONLY") == errors
-    heal(redis_stack)
 
 
 def test_without_a_master_one_thread_looks_and_the_others_fail_at_once(
@@ -262,9 +258,7 @@ class SlotMoving:
         return error_count(self._instance, self._from, kind) - self._before.get(kind, 0)
 
     def wait_for_refusals(self, kind: str) -> None:
-        deadline_s = time.monotonic() + 20
-        while not self.refusals(kind):
-            assert time.monotonic() < deadline_s
+        wait_for(lambda: self.refusals(kind))
 
     def _ask(self, name: str, *words: str | int) -> Any:
         with redis_roles.asking(self._instance, name) as ask:

@@ -3,13 +3,13 @@
 import re
 
 import httpx
-import pytest
 
 from booking.platform import redis_keys
 from booking.platform.redis import redis
 from booking.platform.redis_keys import LINE_NAMES, line_key, schedules_keys, seat_lock_key, seat_map_keys
 from support.client import Person
 from support.gateways import SimulatedGateway
+from support.redis import runs_on
 from support.shop import Shop
 
 
@@ -50,7 +50,7 @@ def test_the_page_lists_what_the_functions_name() -> None:
         assert not on_the_page(key), key
 
 
-@pytest.mark.parametrize("redis_topology", ["split"])
+@runs_on("split")
 def test_the_seven_steps_use_no_other_keys(http: httpx.Client, shop: Shop, danal: SimulatedGateway) -> None:
     first, second = Person(http).join(shop.concert_id), Person(http).join(shop.concert_id)
     http.get(f"concerts/{shop.concert_id}/schedules")

@@ -7,7 +7,7 @@ import pytest
 from booking.platform.redis import Call, Function, Library, redis, run_together
 from encore_stack import redis_roles
 from encore_stack.stack import Stack
-from support.redis import tell_masters
+from support.redis import runs_on, tell_masters
 
 _KEY = "lua:{c1}:test"
 _SHARED = """
@@ -46,7 +46,7 @@ def test_an_older_and_a_newer_version_live_side_by_side() -> None:
     assert [version(redis("queue"), [_KEY], [1]) for version in (older, newer, older)] == [1, 11, 12]
 
 
-@pytest.mark.parametrize("redis_topology", ["sentinel"])
+@runs_on("sentinel")
 def test_replicas_have_what_was_loaded(redis_stack: Stack) -> None:
     """So the next master knows it, and a failover is not followed by loading."""
     add()(redis("queue"), [_KEY], [1])

@@ -8,22 +8,13 @@ from redis.exceptions import RedisError
 
 from booking.platform.redis import redis
 from encore_stack import redis_roles
-from encore_stack.instance import SENTINEL_SERVICE
+from encore_stack.instance import FAILING_OVER, SENTINEL_SERVICE
 from encore_stack.stack import Stack
-from support.redis import FAILING_OVER, end, heal, roles, settled_roles, wait_for_another_master
+from support.redis import end, roles, runs_on, settled_roles, wait_for_another_master
+
+pytestmark = [runs_on(*FAILING_OVER), pytest.mark.usefixtures("healed")]
 
 _KEY = "roles:{c1}:test"
-
-
-@pytest.fixture(params=FAILING_OVER)
-def redis_topology(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def healed(redis_stack: Stack) -> Iterator[None]:
-    yield
-    heal(redis_stack)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The line, the locks and the cache on servers of their own: each of them may die alone."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
@@ -9,19 +7,10 @@ from booking.platform.redis import Endpoint, redis
 from encore_stack.stack import Stack
 from support.client import Person, assert_problem
 from support.gateways import SimulatedGateway
-from support.redis import heal
+from support.redis import runs_on
 from support.shop import Shop
 
-
-@pytest.fixture
-def redis_topology() -> str:
-    return "split"
-
-
-@pytest.fixture(autouse=True)
-def healed(redis_stack: Stack) -> Iterator[None]:
-    yield
-    heal(redis_stack)
+pytestmark = [runs_on("split"), pytest.mark.usefixtures("healed")]
 
 
 @pytest.fixture

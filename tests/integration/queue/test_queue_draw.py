@@ -1,13 +1,13 @@
 """Draw mode: people are collected before the opening, and a hidden seed orders them at that moment."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from pg8000.exceptions import DatabaseError
 
 from booking.catalog.concerts import find_concert
-from booking.operations.draw import DrawUncheckable, check_draw, draw_key, order_of
+from booking.operations.draw import DrawCheck, DrawUncheckable, check_draw, draw_key, order_of
 from booking.platform.postgres import Server, primary
 from booking.platform.redis import redis
 from booking.platform.redis_keys import line_key
@@ -141,12 +141,21 @@ def test_who_has_left_is_out_of_the_draw(open_draw):
 def test_polls_before_the_opening_are_rare_and_then_spread_after_it(open_draw, use_settings):
     use_settings(polls_per_s_max=1)
     line = open_draw(opens_in_s=3600)
-    waits = [line.join(name).poll_after_ms / 1000 for name in NAMES]
+    for name in NAMES:
+        line.join(name)
+    waits = [line.poll(name).poll_after_ms / 1000 for name in NAMES]
     assert all(300 <= wait <= 360 for wait in waits)
     line.clock.advance(3500)
     waits = [line.poll(name).poll_after_ms / 1000 for name in NAMES]
     assert all(99 <= wait <= 100 + len(NAMES) for wait in waits)  # one a second from the opening on
     assert max(waits) - min(waits) > 1
+
+
+def test_nobody_is_told_to_poll_sooner_than_after_a_second(open_draw, monkeypatch):
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    line = open_draw(opens_in_s=3600)
+    line.clock.advance(3599.5)
+    assert line.join("ann").poll_after_ms == 1000
 
 
 # ---- the opening ----
@@ -190,9 +199,29 @@ def test_an_operator_opens_the_sale_at_one_moment(open_draw):
         line.join(name)
     assert line.gate("open").sale_opened
     assert line.poll("p0").position is None  # for one more second
-    line.clock.advance(1)
+    line.clock.advance(8)
     positions = {name: line.poll(name).position for name in drawn(line)}
     assert list(positions.values()) == list(range(len(NAMES)))
+
+
+def test_an_opening_before_its_time_waits_until_all_who_were_collected_have_heard_of_it(open_draw):
+    line = open_draw(capacity=1)
+    told_s = {name: line.join(name).poll_after_ms / 1000 for name in NAMES}
+    assert max(told_s.values()) <= line.gate("open").held_s <= max(told_s.values()) + 2
+    line.clock.advance(2)
+    order = drawn(line)
+    for name in reversed(order):
+        turn = line.poll(name)
+        assert (turn.state, turn.position) == ("waiting", order.index(name) + 1)
+    line.clock.advance(max(told_s.values()))
+    for name in order:
+        line.poll(name)
+    keep_lines_moving()
+    assert line.poll(order[0]).state == "admitted"
+
+
+def test_few_people_hear_soon_of_an_opening_before_its_time(open_draw):
+    assert 5 <= open_draw(opens_in_s=7200).join("ann").poll_after_ms / 1000 <= 6
 
 
 def test_being_absent_before_the_opening_loses_nothing(open_draw):
@@ -248,6 +277,16 @@ def test_a_loss_before_the_opening_takes_no_slots(open_draw):
     line.forget()
     line.join("bob")
     assert line.inside() == 0
+
+
+def test_the_hold_after_a_loss_moves_with_the_opening(open_draw):
+    line = open_draw(opens_in_s=300)
+    line.join("ann")
+    line.forget()
+    line.join("ann")
+    assert 350 < show_gate(line.concert_id)["live"]["held_s"] <= 360
+    line.gate("open")
+    assert 50 < show_gate(line.concert_id)["live"]["held_s"] <= 62
 
 
 def test_a_loss_after_the_opening_brings_everybody_back_to_the_drawn_place(open_draw):
@@ -328,19 +367,66 @@ def test_a_draw_needs_time_before_the_opening(open_line, opens_in_s):
     assert [change["action"] for change in show_gate(line.concert_id)["changes"]] == ["set"]
 
 
+def put_off(line):
+    """The sale has been open and opens again in an hour, for a line whose clock is a minute ahead."""
+    primary().rows("update concert set sales_open_at = now() + '61 minutes' where id = :id", id=line.concert_id)
+
+
+def test_a_line_that_has_let_people_in_becomes_a_draw_only_in_a_new_epoch(open_line):
+    line = open_line(capacity=1)
+    line.join("ann")
+    copy_admissions()
+    put_off(line)
+    with pytest.raises(DrawTooLate):
+        line.gate("draw")
+    line.gate("restart")
+    line.gate("draw")
+    assert line.join("bob").position is None
+
+
+def test_who_stands_in_the_line_or_was_passed_over_before_the_draw_is_drawn(open_line):
+    line = open_line(capacity=0)
+    for name in NAMES:
+        line.join(name)
+    line.clock.advance(60)
+    for name in NAMES[:8]:
+        line.poll(name)
+    keep_lines_moving()  # passes over the others
+    put_off(line)
+    line.gate("draw")
+    line.gate("capacity", 1)
+    ask_by_token, ask_by_joining = NAMES[::2], NAMES[1::2]
+    for name in ask_by_token:
+        line.poll(name)
+    for name in ask_by_joining:
+        line.join(name)
+    standing = redis("queue").zrange(line_key(line.concert_id, "waiting"), 0, -1)
+    assert [person.decode() for person in standing] == [line.person(name) for name in drawn(line)]
+    assert not redis("queue").exists(line_key(line.concert_id, "away"))
+    opening(line, present=ask_by_token)
+    order = drawn(line)
+    assert line.poll(order[0]).state == "admitted"
+    assert [line.poll(name).position for name in order[1:]] == list(range(1, len(NAMES)))
+
+
 # ---- checking it ----
 
 
 @pytest.fixture
-def check(open_draw) -> Callable[..., list[str]]:
+def whole_check() -> Iterator[Callable[..., DrawCheck]]:
     server = Server(settings().database_url)
 
-    def faults(line, **known):
+    def checked(line, **known):
         copy_admissions()
-        return [fault for _, fault in check_draw(server, line.concert_id, **known).faults]
+        return check_draw(server, line.concert_id, **known)
 
-    yield faults
+    yield checked
     server.close()
+
+
+@pytest.fixture
+def check(whole_check) -> Callable[..., list[str]]:
+    return lambda line, **known: [fault for _, fault in whole_check(line, **known).faults]
 
 
 @pytest.fixture
@@ -369,6 +455,17 @@ def test_the_record_agrees_with_the_seed(a_sale, check):
     assert check(a_sale) == []
     assert check(a_sale, people=people) == []
     assert check(a_sale, people=people, published_hash=find_concert(a_sale.concert_id)["draw"]["seed_hash"]) == []
+
+
+def test_who_was_not_there_at_their_turn_is_counted(a_sale, whole_check):
+    people = [a_sale.person(name) for name in NAMES]
+    check = whole_check(a_sale, people=people)
+    assert (check.late, check.missing) == (1, 0)  # who waits behind everybody let in has missed nothing
+    seed = seed_of(a_sale)
+    last_key = max(told["place"] for told in a_sale.admissions() if told["place"] < 2**50)
+    strangers = [a_sale.person(f"stranger {number}") for number in range(20)]
+    in_front = sum(draw_key(seed, person) < last_key for person in strangers)
+    assert whole_check(a_sale, people=people + strangers).missing == in_front
 
 
 @pytest.mark.parametrize(

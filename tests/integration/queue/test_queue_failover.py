@@ -14,23 +14,15 @@ from booking.platform.redis import RedisAway
 from booking.platform.redis_keys import line_key
 from booking.queue import read_token
 from encore_stack import redis_roles
+from encore_stack.instance import FAILING_OVER
 from encore_stack.stack import Stack
-from support.redis import FAILING_OVER, end, heal, roles, wait_for_another_master
+from support.redis import end, roles, runs_on, wait_for_another_master
+
+pytestmark = pytest.mark.usefixtures("healed")
 
 _WAIT_S_MAX = 30
 _COME_BACK_S = 0.05
 """The people of this test are told 2 s and are in a hurry."""
-
-
-@pytest.fixture(params=FAILING_OVER)
-def redis_topology(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def healed(redis_stack: Stack) -> Iterator[None]:
-    yield
-    heal(redis_stack)
 
 
 class Crowd:
@@ -80,6 +72,7 @@ class Crowd:
 
 
 @pytest.mark.race
+@runs_on(*FAILING_OVER)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_master_is_a_pause_and_nobody_loses_their_place(open_line, redis_stack, how) -> None:
     line = open_line(capacity=1)
@@ -141,7 +134,7 @@ def wait_until_it_takes_no_writes(stack: Stack, part: str, key: str) -> None:
     raise AssertionError(f"{part} still takes writes")
 
 
-@pytest.mark.parametrize("redis_topology", ["sentinel"])
+@runs_on("sentinel")
 def test_one_of_three_sentinels_may_be_down(open_line, redis_stack) -> None:
     line = open_line(capacity=1)
     for name in ("ann", "bob", "eve"):

@@ -3,8 +3,9 @@
 import pytest
 
 from booking.platform.postgres import DatabaseAway, primary
-from booking.platform.redis import redis
-from booking.platform.redis_keys import line_key
+from booking.platform.redis import RedisAway, redis
+from booking.platform.redis_keys import LINE_NAMES, line_key
+from booking.platform.settings import settings
 from booking.queue import leave_line, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import UnusableGateCommand, change_gate, show_gate
@@ -61,6 +62,12 @@ def test_every_command_is_kept_with_who_asked_and_why(open_line):
     assert changes(line) == [("capacity", "ann@desk", "slow shop"), ("pause", "responder", "pause")]
     newest = show_gate(line.concert_id)["changes"][0]
     assert (newest["capacity"], newest["paused"], newest["rate"]) == (50, True, 200)
+
+
+def test_a_command_does_not_fail_for_a_letter_in_its_reason(open_line):
+    line = open_line()
+    change_gate(line.concert_id, "pause", by="a\0b", reason="half \ud800 a letter")
+    assert changes(line) == [("pause", "a b", "half ? a letter")]
 
 
 def test_settings_survive_a_loss(open_line):
@@ -124,6 +131,35 @@ def test_the_end_of_the_sale_reaches_a_running_line(open_line):
     assert line.join("bob").state == "admitted"
 
 
+def test_a_line_whose_sale_is_over_goes_with_the_last_of_its_tokens(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid", "dee"):
+        line.join(name)
+    line.clock.advance(60)
+    line.poll("dee")
+    line.leave("dee")
+    keep_lines_moving()  # bob and cid are passed over
+    names = [name for name in LINE_NAMES if redis("queue").exists(line_key(line.concert_id, name))]
+    assert {"gate", "over", "away", "inside", "passes"} <= set(names)
+
+    def kept_s():
+        return [redis("queue").ttl(line_key(line.concert_id, name)) for name in names]
+
+    redis("queue").expire(line_key(line.concert_id, "gate"), settings().token_ttl_s - 3601)
+    keep_lines_moving()
+    assert set(kept_s()) == {settings().token_ttl_s}
+    primary().rows("update concert set sales_closed_at = now() - interval '25 h' where id = :id", id=line.concert_id)
+    redis("queue").expire(line_key(line.concert_id, "gate"), 60)
+    keep_lines_moving()
+    assert min(kept_s()) <= 60
+
+
+def test_a_restored_line_goes_too(open_line):
+    line = open_line()
+    line.join("ann")
+    assert redis("queue").ttl(line_key(line.concert_id, "gate")) > 0
+
+
 def test_another_opening_time_reaches_a_running_line(open_line):
     line = open_line(opens_in_s=3600)
     with pytest.raises(Exception, match="not opened"):
@@ -167,6 +203,23 @@ def test_restart_begins_a_new_epoch_and_who_is_inside_counts(open_line):
     assert line.join("ann").state == "admitted"  # the pass is good, and so is the new token
     line.leave("ann")
     assert line.poll("dee").state == "admitted"
+
+
+def test_a_gate_thrown_back_before_a_restart_throws_nobody_out(open_line):
+    line = open_line(capacity=1)
+    line.join("ann")
+    gate, fields = line_key(line.concert_id, "gate"), ("epoch", "change_id")
+    before = dict(zip(fields, in_redis(line, *fields), strict=True))
+    line.gate("restart")
+    line.join("bob")
+    # What a failover does that loses the last moments.
+    redis("queue").hset(gate, mapping=before)
+    redis("queue").delete(line_key(line.concert_id, "waiting"))
+    for ask in (line.poll, line.leave):
+        with pytest.raises(RedisAway):
+            ask("bob")
+    keep_lines_moving()
+    assert line.poll("bob").position == 1
 
 
 def test_a_lost_line_remembers_who_is_inside_from_an_earlier_epoch(open_line):
@@ -230,6 +283,8 @@ def test_showing_changes_nothing(open_line):
         ("capacity", True),
         ("capacity", "9" * 5000),
         ("rate", -0.1),
+        ("rate", "0.0004"),
+        ("rate", "1e-999999"),
         ("rate", 100_001),
         ("rate", "nan"),
         ("rate", "inf"),
@@ -258,18 +313,82 @@ def test_an_unknown_concert_and_a_database_that_is_away(use_settings, open_line)
         line.gate("pause")
 
 
-def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line):
+@pytest.mark.parametrize("closed_s", [1, 25, 35])
+def test_people_at_the_front_are_let_in_when_the_line_reopens(open_line, closed_s):
     line = open_line(capacity=1)
     for name in ("ann", "bob", "cid"):
         line.join(name)
     line.gate("close")
     leave_line(line.tokens["ann"])
-    line.clock.advance(25)
-    for name in ("cid", "bob"):
+    for name in ("cid", "bob"):  # they are told to come back after 30 to 36 s
         with pytest.raises(LineClosed):
             line.poll(name)
-    line.clock.advance(
-        28
-    )  # they were told to come back after 30 to 36 s; a poll is expected from 10 s before to 10 s after
+    line.clock.advance(closed_s)
     line.gate("open")
+    assert line.join("new").state == "waiting"
     assert (line.poll("bob").state, line.poll("cid").position) == ("admitted", 1)
+
+
+@pytest.mark.parametrize(
+    ("action", "value", "words"),
+    [
+        ("capacity", None, "capacity: needs a value, a whole number from 0 to 1,000,000"),
+        ("capacity", "1.5", "capacity: must be a whole number from 0 to 1,000,000, not '1.5'"),
+        ("rate", None, "rate: needs a value, people a second from 0 to 100,000"),
+        ("rate", "1_0", "rate: must be people a second from 0 to 100,000, not '1_0'"),
+        ("rate", "٣", "rate: must be people a second from 0 to 100,000, not '٣'"),
+        ("rate", 0.0004, "rate: the slowest is 0.001 a second, or 0 for nobody, not 0.0004"),
+        ("pause", "now", "pause: takes no value, and 'now' was given"),
+        ("message", "a\nb", "message: must be one line of at most 200 characters"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_told_as_it_should_be(open_line, action, value, words):
+    with pytest.raises(UnusableGateCommand) as refused:
+        open_line().gate(action, value)
+    assert refused.value.detail == words
+
+
+def test_the_first_to_come_back_to_a_line_that_reopens_pass_over_nobody(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    for name in ("bob", "cid"):
+        with pytest.raises(LineClosed) as told:
+            line.poll(name)
+        assert told.value.retry_after_s >= 30
+    line.leave("ann")
+    line.clock.advance(5)
+    line.gate("open")
+    assert (line.poll("cid").state, line.inside()) == ("waiting", 1)
+    line.clock.advance(30)
+    assert line.poll("bob").state == "admitted"
+
+
+def test_who_does_not_come_back_to_a_line_that_reopens_keeps_a_slot_no_longer_than_the_claim_window(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    for name in ("bob", "cid"):
+        with pytest.raises(LineClosed):
+            line.poll(name)
+    line.leave("ann")
+    line.gate("open")
+    line.clock.advance(59)
+    assert line.poll("cid").state == "waiting"
+    line.clock.advance(2)
+    assert line.poll("cid").state == "admitted"
+
+
+def test_nobody_is_waited_for_who_has_left_a_line_that_reopens(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    line.gate("close")
+    line.clock.advance(20)
+    with pytest.raises(LineClosed):
+        line.poll("cid")
+    line.gate("open")
+    line.leave("ann")
+    assert line.poll("cid").state == "admitted"

@@ -21,18 +21,15 @@ from booking.queue import end_turn, read_pass, read_token
 from booking.queue.admissions import copy_admissions
 from booking.queue.line import Turn, TurnOver
 from support.line import Line
+from support.redis import runs_on
+
+pytestmark = runs_on("single")  # rules and time: the servers that run the scripts make no difference
 
 SECOND = 1_000_000
 CLAIM_US, PASS_US, GRACE_US, HOLD_US = 60 * SECOND, 600 * SECOND, 10 * SECOND, 15 * SECOND
 NEWEST = 2**63
 RATE_PER_S = 100_000  # never what keeps people waiting here
 NAMES = ("ann", "bob", "cid", "dee", "eve", "flo")
-
-
-@pytest.fixture
-def redis_topology() -> str:
-    """These tests are about rules and time: the servers that run the scripts make no difference."""
-    return "single"
 
 
 @dataclass

@@ -4,12 +4,9 @@ import pytest
 
 from booking.platform.settings import settings
 from line.polls import poll_load
+from support.redis import runs_on
 
-
-@pytest.fixture
-def redis_topology() -> str:
-    """The rule is the same on all of them."""
-    return "single"
+pytestmark = runs_on("single")  # the rule is the same on all of them
 
 
 @pytest.mark.parametrize("waiting", [1_000, 100_000, 1_000_000])

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from booking.operations.draw import order_of
 from booking.platform.postgres import primary
 from booking.platform.redis import redis
 from booking.platform.redis_keys import line_key
@@ -15,15 +16,12 @@ from booking.queue.admissions import copy_admissions
 from booking.queue.line import LineClosed
 from booking.queue.tokens import sign_token
 from support.crowd import Crowd, Visit
+from support.redis import runs_on
+
+pytestmark = runs_on("single")  # rules and time: the servers that run the scripts make no difference
 
 SHORT_S = 10
 """Waits shorter than this are not judged: a second more or less is a tenth of them."""
-
-
-@pytest.fixture
-def redis_topology() -> str:
-    """These tests are about rules and time: the servers that run the scripts make no difference."""
-    return "single"
 
 
 @pytest.fixture
@@ -130,6 +128,16 @@ def test_a_rate_that_is_raised_loses_nobody_a_turn(crowd_at, rate_per_s):
     everybody_came_in(crowd)
 
 
+def test_a_rate_that_is_raised_lets_people_in_by_place_although_they_poll_by_the_old_one(crowd_at):
+    crowd = crowd_at(capacity=1000, rate_per_s=5)
+    people(crowd, count=400, within_s=10)
+    crowd.at(60, lambda: crowd.turn_gate("rate", 100))
+    crowd.run(until_s=120)
+    everybody_came_in(crowd)
+    places = [turn["place"] for turn in crowd.line.admissions()]
+    assert places == sorted(places)
+
+
 def test_without_looking_when_people_come_turns_would_be_lost(crowd_at, break_script):
     break_script("return now <= due + GRACE_US and due <= now + wait_us", "return now <= due + GRACE_US")
     crowd = crowd_at(capacity=400, rate_per_s=0.2)
@@ -156,6 +164,18 @@ def test_a_budget_that_stretches_the_polls_is_kept_and_loses_nobody_a_turn(crowd
     per_s = [sum(crowd.polls[second + tenth] for tenth in range(10)) / 10 for second in range(40, 400)]
     assert max(per_s) <= 20 * 1.1
     assert max(per_s) > 10  # the line was long enough for it to matter
+
+
+def test_a_line_that_was_closed_for_a_while_goes_on_in_order(crowd_at):
+    crowd = crowd_at(capacity=60, rate_per_s=10)
+    people(crowd, count=400, within_s=20, stays_s=(5, 30))
+    crowd.at(60, lambda: crowd.turn_gate("close"))
+    crowd.at(75, lambda: crowd.turn_gate("open"))
+    crowd.run(until_s=500)
+    everybody_came_in(crowd)
+    assert sum(told["entered_after"] > 0 for told in crowd.line.admissions()) == 0  # nobody was passed over
+    places = [told["place"] for told in crowd.line.admissions()]
+    assert places == sorted(places)
 
 
 # ---- people who do not come back ----
@@ -215,6 +235,24 @@ def test_a_loss_at_the_opening_of_a_draw_keeps_the_draw(crowd_at, audit):
     assert (violations["I4"], violations["I5"]) == ([], [])
 
 
+@pytest.mark.parametrize("lost_s", [-60, 1])
+def test_a_loss_about_the_opening_of_a_draw_lets_in_who_was_drawn_first(crowd_at, use_settings, lost_s):
+    use_settings(polls_per_s_max=10)  # so that they come back over a whole minute
+    crowd = crowd_at(capacity=30, rate_per_s=10, opens_in_s=500)
+    line = crowd.line
+    line.gate("draw")
+    people(crowd, count=300, within_s=100, stays_s=(5, 20))
+    crowd.every(1, copy_admissions)
+    crowd.at(500 + lost_s, line.forget)
+    crowd.run(until_s=1300)
+    everybody_came_in(crowd)
+    seed = primary().value("select draw_seed from concert where id = :id", id=line.concert_id)
+    order = [person for _, person in order_of(seed, map(line.person, crowd.visits))]
+    came_in = [turn["person"] for turn in line.admissions()]
+    assert set(came_in[:30]) == set(order[:30])
+    assert max(came_in.index(person) - rank for rank, person in enumerate(order)) < 30
+
+
 # ---- the opening of a draw ----
 
 
@@ -230,6 +268,18 @@ def test_the_opening_of_a_draw_is_no_storm(crowd_at, use_settings):
     per_s = [sum(crowd.polls[second + tenth] for tenth in range(10)) / 10 for second in range(890, 1440)]
     # For a moment who polls for the second time meets who polls for the first.
     assert max(per_s) <= 10 * 1.5
+
+
+def test_a_draw_that_is_opened_before_its_time_goes_in_its_order(crowd_at, use_settings):
+    use_settings(polls_per_s_max=10)
+    crowd = crowd_at(capacity=1000, rate_per_s=2, opens_in_s=3600)
+    crowd.line.gate("draw")
+    people(crowd, count=300, within_s=100)
+    crowd.at(500, lambda: crowd.turn_gate("open"))
+    crowd.run(until_s=1100)
+    everybody_came_in(crowd)
+    places = [told["place"] for told in crowd.line.admissions()]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("waiting", [500, 20_000, 100_000])

@@ -14,7 +14,7 @@ from booking.platform.settings import settings
 from booking.queue import leave_line, read_pass, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import show_gate
-from booking.queue.line import TurnOver
+from booking.queue.line import LineClosed, TurnOver
 
 
 def test_first_start_needs_no_hold_and_is_recorded_once(open_line):
@@ -68,6 +68,24 @@ def test_hold_lets_nobody_in_and_then_the_line_goes_on(open_line):
     assert line.poll("bob").state == "waiting"
     line.clock.advance(2)
     assert line.poll("bob").state == "admitted"
+
+
+def test_a_loss_while_the_line_is_closed_lets_nobody_new_overtake(open_line):
+    line = open_line(capacity=1)
+    for name in ("ann", "bob", "cid"):
+        line.join(name)
+    copy_admissions()
+    line.gate("close")
+    line.forget()
+    for name in ("bob", "cid"):  # they were told to ask again in half a minute
+        with pytest.raises(LineClosed):
+            line.poll(name)
+    line.clock.advance(settings().rebuild_hold_s + 5)
+    line.gate("open")
+    assert line.join("new").ahead == 2
+    line.leave("ann")
+    assert line.join("new").ahead == 1
+    assert [line.poll(name).state for name in ("bob", "cid")] == ["admitted", "waiting"]
 
 
 def test_capacity_holds_over_a_loss(open_line):

@@ -1,5 +1,7 @@
 """Redis was away and has kept its data: for a while nobody could ask the line anything, and nobody loses by it."""
 
+import pytest
+
 from booking.platform.redis import redis
 from booking.platform.redis_keys import line_key
 from booking.queue import read_pass
@@ -90,3 +92,50 @@ def test_a_few_seconds_are_no_silence(open_line, clock):
     clock.advance(4, silent=True)
 
     assert line.poll("bob").state == "admitted"
+
+
+def test_whoever_asks_rarely_comes_in_without_the_background_loop(open_line, clock):
+    line = open_line(capacity=1)
+    line.join("ann")
+    line.join("bob")
+    clock.advance(PASS_LIFE_S + 1)
+    states = []
+    for _ in range(3):  # as a tab asleep does
+        clock.advance(30, silent=True)
+        states.append(line.poll("bob").state)
+
+    assert states[-1] == "admitted"
+
+
+# ---- the clock goes back, as with a server that takes another's place ----
+
+
+@pytest.mark.parametrize("back_s", [2, 60, 3600])
+def test_a_clock_that_goes_back_stops_no_line(open_line, clock, back_s):
+    clock.stop()
+    line = open_line(rate_per_s=1, opens_in_s=-2 * 3600)
+    names = ["ann", "bob", "cid", "dee"]
+    for name in names:
+        line.join(name)
+    clock.advance(-back_s, silent=True)
+    for _ in range(9):  # a pause in which all come back, and one a second
+        for name in names:
+            line.poll(name)
+        clock.advance(1, silent=True)
+
+    assert line.inside() == len(names)
+
+
+def test_after_a_clock_has_gone_back_the_first_to_come_passes_over_nobody(open_line, clock):
+    clock.stop()
+    line = open_line(capacity=2, opens_in_s=-2 * 3600)
+    for name in ("ann", "bob", "cid", "dee"):
+        line.join(name)
+    clock.advance(-60, silent=True)
+    line.gate("capacity", 3)
+    assert line.poll("dee").state == "waiting"
+    assert line.poll("cid").ahead == 0
+    clock.advance(6, silent=True)
+
+    assert line.poll("dee").state == "waiting"
+    assert line.poll("cid").state == "admitted"

@@ -1,19 +1,21 @@
 """A person's way through the line, on real servers: places, admission, claims, ends, and what the record says of it."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from booking.platform.postgres import primary
-from booking.platform.redis import redis
+from booking.platform.redis import RedisAway, redis
 from booking.platform.redis_keys import line_key
 from booking.platform.settings import settings
 from booking.queue import end_turn, leave_line, position, read_pass, read_token, set_sold_out
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.line import LineClosed, SalesNotOpen, SoldOut, TurnOver, join_line
 from booking.queue.restore import ConcertUnknown
-from booking.queue.tokens import TokenInvalid
+from booking.queue.tokens import TokenInvalid, sign_token
 from support.redis import tell_masters
 
 
@@ -244,6 +246,30 @@ def test_backstop_lets_people_in_without_polls(open_line):
     assert line.inside() == 2
 
 
+@pytest.mark.parametrize("is_readable", [True, False], ids=["a fault of its redis", "an entry nobody can read"])
+def test_a_line_in_trouble_keeps_no_other_waiting(open_line, is_readable):
+    troubled, other = open_line(), open_line(capacity=1)
+    for line in (troubled, other):
+        line.join("ann")
+    for name in ("bob", "cid"):
+        other.join(name)
+    shopper = read_pass(other.join("ann").shop_pass)
+    redis("queue").zrem(line_key(other.concert_id, "inside"), shopper.person)  # room that nobody saw
+    if is_readable:
+        seen = line_key(troubled.concert_id, "seen")
+        redis("queue").delete(seen)
+        redis("queue").set(seen, "no set")
+    else:
+        entry = {"type": "admit", "pass_id": "p", "person": "q", "at_us": "soon"}
+        redis("queue").xadd(line_key(troubled.concert_id, "admissions"), entry)
+
+    with pytest.raises((RedisAway, ValueError)):
+        keep_lines_moving()
+
+    assert redis("queue").hlen(line_key(other.concert_id, "passes")) == 2
+    assert redis("queue").xlen(line_key(other.concert_id, "admissions")) == 0
+
+
 def test_closed_line_keeps_places(open_line):
     line = open_line(capacity=1)
     line.join("ann")
@@ -353,6 +379,18 @@ def test_position_takes_the_token_as_text(open_line):
     line.join("ann")
     token = line.join("bob").token
     assert position(token).token == token
+
+
+@pytest.mark.parametrize(("left", "is_renewed"), [(0.6, False), (0.4, True)])
+def test_a_token_that_has_lived_half_its_life_is_renewed_by_a_poll(open_line, left, is_renewed):
+    line = open_line(capacity=1)
+    line.join("ann")
+    token = read_token(line.join("bob").token)
+    of_bob = msgspec.structs.replace(token, expires_at=int(time.time() + left * settings().token_ttl_s))
+    answered = position(sign_token(of_bob)).token
+    assert msgspec.structs.replace(read_token(answered), expires_at=0) == msgspec.structs.replace(token, expires_at=0)
+    assert (answered != sign_token(of_bob)) == is_renewed
+    assert not is_renewed or read_token(answered).expires_at >= token.expires_at
 
 
 def test_keys_rotate_while_people_wait_and_nobody_is_thrown_out(open_line, use_settings):

@@ -45,6 +45,10 @@ class DrawCheck:
     order: list[Drawn]
     let_in: int
     """How many admissions of the record are by the draw."""
+    late: int
+    """How many of those came after somebody behind them: they were not there at their turn, and came back."""
+    missing: int
+    """How many took part and have not been let in, though somebody behind them was: they are away, or left."""
     faults: list[Finding] = field(default_factory=list)
 
 
@@ -60,7 +64,9 @@ def check_draw(
     rows = server.rows(read_text(__package__, "sql/drawn_admissions.sql"), concert_id=concert_id)
     record = [(str(row[0]), Admission(*row[1:])) for row in rows]
     took_part = {person for person, _ in record} if people is None else set(people)
-    check = DrawCheck(title, seed, seed_hash, order_of(seed, took_part), len(record))
+    order = order_of(seed, took_part)
+    late, missing = _not_at_their_turn(order, record)
+    check = DrawCheck(title, seed, seed_hash, order, len(record), late, missing)
     own_hash = hashlib.sha256(seed.encode("ascii")).hexdigest()
     if own_hash != (published_hash or seed_hash).lower():
         check.faults.append(("the seed", f"has the hash {own_hash}, {published_hash or seed_hash} was published"))
@@ -71,6 +77,16 @@ def check_draw(
             check.faults.append((f"person {person}", f"was let in by place {admission.place}, the seed gives {key}"))
     check.faults += overtakings(admission for _, admission in record)
     return check
+
+
+def _not_at_their_turn(order: Iterable[Drawn], record: list[tuple[str, Admission]]) -> tuple[int, int]:
+    """Of the record and of who took part, how many came in late or not at all, behind somebody of a later place."""
+    late, furthest = 0, -1
+    for _, admission in record:
+        late += admission.place < furthest
+        furthest = max(furthest, admission.place)
+    let_in = {person for person, _ in record}
+    return late, sum(key < furthest and person not in let_in for key, person in order)
 
 
 def _published(server: Server, concert_id: int) -> tuple[str, str, str]:

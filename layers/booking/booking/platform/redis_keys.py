@@ -5,7 +5,8 @@ A hot concert is therefore one slot; its schedules' locks and maps lie in others
 ``people.person_of``. A place is a whole number of microseconds, an expiry or a deadline a Unix time in microseconds.
 
 ``line:{c<concert id>}:<name>``, at the endpoint ``queue``. Without them the line is restored from Postgres and from the
-tokens of its people.
+tokens of its people. They expire 7 days after the background loop told the line its settings for the last time: a
+day after the end of the sale.
 
 ========== ====== ==================================================================================================
 gate       HASH   settings (epoch, state, capacity, rate, paused, message, opens_us, sold_out; seed: of a draw, hidden

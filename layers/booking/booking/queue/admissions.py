@@ -4,11 +4,12 @@ A stream holds exactly what is not stored yet: its entries are removed after the
 committed. So a copy that dies, or two that overlap, store an entry twice at worst, which the statement makes harmless.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import msgspec
 
-from booking.platform.postgres import primary
+from booking.platform.postgres import DatabaseAway, primary
 from booking.platform.redis import redis, redis_away_refuses
 from booking.platform.redis_keys import line_key
 from booking.platform.resources import read_text
@@ -29,12 +30,15 @@ def keep_lines_moving() -> int:
     """One tick of the background loop: repeat the newest settings, free slots that nobody has freed, let people in
     where nobody polls, then copy what happened.
 
-    Answers how many people and entries it moved. Raises RedisAway, DatabaseAway.
+    Answers how many people and entries it moved. Raises RedisAway, DatabaseAway; a line's own fault not before every
+    other line has been served.
     """
     lines = running_lines()
-    freed = sum(free_ended_slots_when_due(concert_id) for concert_id in lines)
-    admitted = sum(set_gate(concert_id, settings).admitted for concert_id, settings in lines.items())
-    return freed + admitted + sum(_copy_line(concert_id) for concert_id in lines)
+
+    def let_in(concert_id: int) -> int:
+        return set_gate(concert_id, lines[concert_id]).admitted
+
+    return _for_each(lines, free_ended_slots_when_due, let_in, _copy_line)
 
 
 def copy_admissions() -> int:
@@ -42,7 +46,7 @@ def copy_admissions() -> int:
 
     Raises RedisAway, DatabaseAway.
     """
-    return sum(_copy_line(concert_id) for concert_id in running_lines())
+    return _for_each(running_lines(), _copy_line)
 
 
 def turns_to_copy() -> int:
@@ -57,6 +61,24 @@ def running_lines() -> dict[int, dict[str, Any]]:
     Postgres knows them however much Redis forgets.
     """
     return {int(concert_id): msgspec.json.decode(settings) for concert_id, settings in primary().rows(_RUNNING_LINES)}
+
+
+def _for_each(concert_ids: Iterable[int], *acts: Callable[[int], int]) -> int:
+    """Do each act for every line in turn; answers the sum. A fault of one line (its part of a cluster is down, it holds
+    what nobody can read) keeps no other waiting: the first is raised at the end. All need Postgres: that ends it."""
+    done, faults = 0, list[Exception]()
+    for act in acts:
+        for concert_id in concert_ids:
+            try:
+                done += act(concert_id)
+            except DatabaseAway:
+                raise
+            except Exception as fault:
+                fault.add_note(f"in the line of concert {concert_id}")
+                faults.append(fault)
+    if faults:
+        raise faults[0]
+    return done
 
 
 def _copy_line(concert_id: int) -> int:

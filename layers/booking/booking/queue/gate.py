@@ -4,10 +4,11 @@ Postgres has the settings, as an append-only history; the running line has a cop
 the line at once; should that fail, the background loop tells it within a second of the line's being there again.
 """
 
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from booking.platform.postgres import primary
@@ -22,6 +23,7 @@ RATE_PER_S_MAX = 100_000
 MESSAGE_LENGTH_MAX = 200
 CHANGES_SHOWN = 10
 _DIGITS_MAX = 7
+_NUMBER = re.compile(r"([0-9]{1,9}(\.[0-9]{1,30})?|\.[0-9]{1,30})(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
 
 _GATE = read_text(__package__, "sql/gate.sql")
 _CHANGE_GATE = "select change_gate(:concert_id, :action, :value, :changed_by, :reason)"
@@ -34,7 +36,7 @@ class UnusableGateCommand(BadRequest):
 
 
 class DrawTooLate(Conflict):
-    """The sale has opened, there is nobody left to collect for a draw."""
+    """The sale has opened, or this epoch of the line has let people in: it is too late for a draw."""
 
     slug = "draw-too-late"
 
@@ -51,6 +53,9 @@ class GateChange:
     and the background loop will tell it."""
     admitted: int
     """How many people were let in by the change."""
+    held_s: int
+    """For how many seconds nobody is let in, as people are waited for: after a loss or a silence of Redis, and when a
+    draw's sale is opened before its time."""
 
 
 def change_gate(concert_id: int, action: str, value: object = None, *, by: str, reason: str = "") -> GateChange:
@@ -65,8 +70,8 @@ def change_gate(concert_id: int, action: str, value: object = None, *, by: str, 
         concert_id=concert_id,
         action=action,
         value=text,
-        changed_by=by,
-        reason=reason or action,
+        changed_by=_kept(by),
+        reason=_kept(reason) or action,
     )
     if changed is None:
         raise ConcertUnknown(f"no concert {concert_id}")
@@ -75,9 +80,9 @@ def change_gate(concert_id: int, action: str, value: object = None, *, by: str, 
     try:
         told = set_gate(concert_id, changed["settings"])
     except RedisAway:
-        told = GateTold(in_force=False, admitted=0)
+        told = GateTold(in_force=False, admitted=0, held_s=0)
     shown = {name: value for name, value in changed["settings"].items() if name != "seed"}
-    return GateChange(shown, changed["sale_opened"], told.in_force, told.admitted)
+    return GateChange(shown, changed["sale_opened"], told.in_force, told.admitted, told.held_s)
 
 
 def show_gate(concert_id: int) -> dict[str, Any]:
@@ -95,38 +100,49 @@ def show_gate(concert_id: int) -> dict[str, Any]:
         return shown | {"redis": "away", "live": None}
 
 
+def _kept(note: str) -> str:
+    """A note as the history can keep it: a command given in an incident must not fail for a letter in its reason."""
+    return note.encode(errors="replace").decode().replace("\0", " ")
+
+
 def _capacity(value: object) -> str:
-    text = str(value)
+    text = _given(value, f"a whole number from 0 to {CAPACITY_MAX:,}")
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text) <= CAPACITY_MAX):
-        raise UnusableGateCommand(f"capacity must be a whole number from 0 to {CAPACITY_MAX:,}, not {value!r}")
+        raise ValueError(f"must be a whole number from 0 to {CAPACITY_MAX:,}, not {value!r}")
     return text
 
 
 def _rate(value: object) -> str:
-    try:
-        rate = Decimal(str(value))
-        if 0 <= rate <= RATE_PER_S_MAX:
-            return format(round(rate, 3), "f")
-    except (InvalidOperation, TypeError):
-        pass
-    raise UnusableGateCommand(f"rate must be people a second, from 0 to {RATE_PER_S_MAX:,}, not {value!r}")
+    text = _given(value, f"people a second from 0 to {RATE_PER_S_MAX:,}")
+    if not _NUMBER.fullmatch(text) or not 0 <= (rate := Decimal(text)) <= RATE_PER_S_MAX:
+        raise ValueError(f"must be people a second from 0 to {RATE_PER_S_MAX:,}, not {value!r}")
+    rounded = round(rate, 3)
+    if rate and not rounded:  # it would close the gate unnoticed
+        raise ValueError(f"the slowest is 0.001 a second, or 0 for nobody, not {value!r}")
+    return format(rounded, "f")
 
 
 def _message(value: object) -> str:
     text = "" if value is None else value
     if isinstance(text, str) and len(text) <= MESSAGE_LENGTH_MAX and all(letter.isprintable() for letter in text):
         return text
-    raise UnusableGateCommand(f"message must be one line of at most {MESSAGE_LENGTH_MAX} characters")
+    raise ValueError(f"must be one line of at most {MESSAGE_LENGTH_MAX} characters")
 
 
 def _nothing(value: object) -> None:
     if value is not None:
-        raise UnusableGateCommand(f"this takes no value, and {value!r} was given")
+        raise ValueError(f"takes no value, and {value!r} was given")
 
 
 def _seed(value: object) -> str:
     _nothing(value)
     return secrets.token_hex(32)
+
+
+def _given(value: object, what: str) -> str:
+    if value is None:
+        raise ValueError(f"needs a value, {what}")
+    return str(value)
 
 
 ACTIONS: dict[str, Callable[[object], str | None]] = {
@@ -140,10 +156,13 @@ ACTIONS: dict[str, Callable[[object], str | None]] = {
     "restart": _nothing,
     "draw": _seed,
 }
-"""What may be done to a gate, and how the value of each is checked."""
+"""What may be done to a gate, and how the value of each is checked (ValueError says what is wrong with it)."""
 
 
 def _checked(action: str, value: object) -> str | None:
     if action not in ACTIONS:
         raise UnusableGateCommand(f"a gate knows no {action!r}; it knows {', '.join(ACTIONS)}")
-    return ACTIONS[action](value)
+    try:
+        return ACTIONS[action](value)
+    except ValueError as unusable:
+        raise UnusableGateCommand(f"{action}: {unusable}") from None

@@ -52,7 +52,7 @@ class TurnOver(Gone):
 
 
 class LineClosed(Unavailable):
-    """The waiting line is closed; your place is kept."""
+    """The waiting line is closed; places are kept."""
 
     slug = "line-closed"
 
@@ -110,7 +110,8 @@ def join_line(concert_id: int, person: str) -> Turn:
 
 
 def position(token_text: str | None) -> Turn:
-    """Where the holder of a token is. The first answer that carries the pass is its claim.
+    """Where the holder of a token is. The first answer that carries the pass is its claim. A token that has lived half
+    its life is answered with a new one for the same place: a draw may collect people for longer than that.
 
     Raises TokenInvalid, TokenExpired, TurnOver, SoldOut, LineClosed, RedisAway.
     """
@@ -118,7 +119,8 @@ def position(token_text: str | None) -> Turn:
     reply = _ask("position", token.concert_id, token.person, random.random(), token.place, token.epoch)
     if reply[0] == b"SOLD_OUT":
         raise SoldOut
-    return _turn(token.concert_id, token.person, reply, token_text)
+    is_old = token.expires_at < time.time() + settings().token_ttl_s / 2
+    return _turn(token.concert_id, token.person, reply, None if is_old else token_text)
 
 
 def leave_line(token_text: str | None) -> None:
@@ -150,10 +152,12 @@ def set_sold_out(concert_id: int, sold_out: bool) -> None:
 
 
 class GateTold(NamedTuple):
-    """What came of telling a line its settings: whether they are in force there now, and how many were let in."""
+    """What came of telling a line its settings: whether they are in force there now, how many were let in, and for how
+    many seconds nobody is, as people are waited for."""
 
     in_force: bool
     admitted: int
+    held_s: int
 
 
 def set_gate(concert_id: int, line_settings: Mapping[str, Any]) -> GateTold:
@@ -164,7 +168,7 @@ def set_gate(concert_id: int, line_settings: Mapping[str, Any]) -> GateTold:
     change_id, epoch, *others = line_settings.items()
     with redis_away_refuses():
         reply = _run("set_gate", concert_id, change_id[1], epoch[1], *chain.from_iterable(others))
-    return GateTold(reply[1] == 1, int(reply[2]))
+    return GateTold(reply[1] == 1, int(reply[2]), int(reply[3]))
 
 
 def show_line(concert_id: int) -> dict[str, Any] | None:

@@ -120,7 +120,7 @@ def expire_holds() -> int:
 
 
 def forget_old_keys() -> int:
-    """Forget idempotency keys that are older than 24 hours; returns how many."""
+    """Forget idempotency keys whose lifetime is over; returns how many."""
     return len(primary().rows(_FORGET, limit=_KEYS_PER_SWEEP))
 
 

@@ -23,7 +23,7 @@ _LOCK = Script(read_text(__package__, "lua/lock_seats.lua"))
 _UNLOCK = Script(read_text(__package__, "lua/unlock_seats.lua"))
 _BACKOFF_FIRST_S = 0.010
 _BACKOFF_MAX_S = 0.200
-_REMEMBERED_MS = 24 * 3600 * 1000  # as long as the idempotency key
+_REMEMBERED_MS = 24 * 3600 * 1000  # as long as the idempotency key: key_lifetime() in SQL
 
 
 @dataclass(slots=True)

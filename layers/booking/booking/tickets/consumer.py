@@ -68,10 +68,7 @@ def _apply(record: KafkaEventRecord) -> None:
     count("EventsApplied" if effect["applied"] else "EventsSeenBefore", type=envelope.type)
     logger().info(
         "event applied" if effect["applied"] else "event seen before",
-        type=envelope.type,
-        event_id=str(envelope.event_id),
-        reservation_id=str(envelope.reservation_id),
-        correlation_id=envelope.correlation_id,
+        **_named(envelope),
     )
 
 
@@ -81,9 +78,16 @@ def _record_failure(envelope: Envelope, fault: Exception) -> None:
     )
     logger().exception(
         "event failed",
-        type=envelope.type,
-        event_id=str(envelope.event_id),
-        reservation_id=str(envelope.reservation_id),
-        correlation_id=envelope.correlation_id,
         attempts=attempts,
+        **_named(envelope),
     )
+
+
+def _named(envelope: Envelope) -> dict[str, Any]:
+    """How a line of the log names the event: with the fields of the relay's lines, which scripts/logs follows."""
+    return {
+        "type": envelope.type,
+        "event_id": str(envelope.event_id),
+        "reservation_id": str(envelope.reservation_id),
+        "correlation_id": envelope.correlation_id,
+    }

@@ -17,7 +17,8 @@ if not pass then
   if now < gate.opens_us then
     if gate.seed == '' then return { 'NOT_OPEN', gate.opens_us } end
     place = next_place(gate, now)
-    created = redis.call('ZADD', WAITING, 'NX', text(place_in_line(gate, person, place)), person)
+    -- Who stands there by the clock, as the draw came later, is drawn like everybody.
+    created = redis.call('ZADD', WAITING, text(place_in_line(gate, person, place)), person)
     return answer_collected(gate, person, place, now, created, jitter)
   end
   local away = tonumber(redis.call('ZSCORE', AWAY, person) or false)

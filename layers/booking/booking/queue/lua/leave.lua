@@ -9,7 +9,9 @@ if not gate then return rebuild() end
 local now = clock_us()
 local person, place = ARGV[5], tonumber(ARGV[6])
 
-if tonumber(ARGV[7]) ~= gate.epoch then return { 'DONE' } end
+local epoch = tonumber(ARGV[7])
+if epoch > gate.epoch then return { 'RESTORING' } end
+if epoch < gate.epoch then return { 'DONE' } end
 expire_leases(gate, now, person)
 local over = read_over(person)
 if over and place <= over then return { 'DONE' } end

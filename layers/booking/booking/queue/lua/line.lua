@@ -7,7 +7,8 @@
 --
 -- Every answer is a list that begins with one of these words:
 --   REBUILD                 no gate, and the caller is the one to restore it from Postgres
---   RESTORING               no gate, and another handler is restoring it
+--   RESTORING               no gate, and another handler is restoring it; or a gate that a failover has thrown back to
+--                           before the epoch of the caller's paper: the background loop will tell it, within a second
 --   ADMITTED  epoch place number pass_id expires_us created
 --   WAITING   'epoch place ahead interval_ms eta_s created' message    (eta_s -1: unknown while nobody is let in)
 --             the six numbers in one text: the client reads one element in a fraction of the time of six
@@ -41,6 +42,9 @@ local ABSENT_MAX = 200
 -- If Postgres is away the copy waits here. 500,000 entries are a quarter of an hour at the default rate, about 60 MB.
 local STREAM_LENGTH_MAX = 500000
 local RESTORING_MS = 5000
+-- A token's life: the default of settings.token_ttl_s.
+local LINE_KEPT_S = 7 * 24 * 3600
+local HOUR_S = 3600
 -- Memory of the measured pace: what was let in this long ago weighs 1/e of what was let in now.
 local SPEED_MEMORY_S = 30
 -- How long people are taken to stay inside until that has been measured: this part of a pass's life.
@@ -50,8 +54,11 @@ local STAY_GUESSED = 1 / 3
 local INTERVAL_MAX_S = 300
 -- At least so long when the line is closed.
 local CLOSED_INTERVAL_S = 30
--- People collected for a draw poll within this time after the opening.
+-- People collected for a draw poll within this time after the opening, and no more often before it.
 local OPENING_SPREAD_S = 5
+-- Before it they poll so rarely that all of them make this part of the polls that the line may make, or each comes once
+-- in INTERVAL_MAX_S: few people hear soon of an opening before its time, and many cost no more.
+local COLLECTED_PART = 1 / 60
 -- How late people may come to the poll that they were told to make.
 local GRACE_US = 10 * SECOND
 -- Nobody has asked for so long, the background loop neither, which asks each second: Redis was away.
@@ -97,6 +104,14 @@ local function write_gate(gate)
     pairs_of_gate[#pairs_of_gate + 1] = string.format('%.6f', gate[field]):gsub('%.?0+$', '', 1)
   end
   if #pairs_of_gate > 0 then redis.call('HSET', GATE, unpack(pairs_of_gate)) end
+end
+
+-- A line that nobody tells its settings any more goes when no token of it can be left: its sale is long over.
+local function keep_line()
+  if redis.call('TTL', GATE) > LINE_KEPT_S - HOUR_S then return end
+  for _, key in ipairs({ GATE, WAITING, SEEN, INSIDE, PASSES, OVER, RETURNED, ADMISSIONS, AWAY }) do
+    redis.call('EXPIRE', key, LINE_KEPT_S)
+  end
 end
 
 -- Without a gate the line is in Postgres and in the tokens of its people. One handler restores it; the others wait,
@@ -224,26 +239,42 @@ local function end_turn_inside(gate, person, reason, ended_us)
     'ended_after', text(gate.number))
 end
 
+-- Nobody is let in until then.
+local function hold(gate, until_us)
+  change(gate, 'hold_us', math.max(gate.hold_us, until_us))
+  change(gate, 'tokens', 0)
+  change(gate, 'tokens_us', gate.hold_us)
+end
+
 -- Nobody loses anything by a Redis that was away. Who had just been let in could not fetch the pass: the claim window
 -- begins anew. Who waited could not poll: nobody is let in until they have had the time to, or the first to come back
--- would pass over everybody in front.
+-- would pass over everybody in front. But when nobody else has come back after the last silence until this one, that is
+-- how often people ask here (the background loop is dead, a tab asleep), and another pause would be one for ever.
 local function make_up_for_silence(gate, now)
+  local is_usual = gate.hold_us == gate.heard_us + RETURN_HOLD_US
   local let_in_last = redis.call('ZRANGEBYSCORE', INSIDE, '-inf', text(now + CLAIM_WINDOW_US))
   for _, person in ipairs(let_in_last) do
     local pass = read_pass(person)
     if pass and not pass.claimed then redis.call('ZADD', INSIDE, text(now + CLAIM_WINDOW_US), person) end
   end
-  if redis.call('ZCARD', WAITING) > 0 then
-    change(gate, 'hold_us', math.max(gate.hold_us, now + RETURN_HOLD_US))
-    change(gate, 'tokens', 0)
-    change(gate, 'tokens_us', gate.hold_us)
+  if not is_usual and redis.call('ZCARD', WAITING) > 0 then
+    hold(gate, now + RETURN_HOLD_US)
   end
+end
+
+-- The clock went back: the server in place of a lost one is behind, or its clock was set. What the gate waits for comes
+-- after as long a time as before; when people were told to poll is in another time, as if nobody could have come.
+local function set_back(gate, now, back_us)
+  for _, field in ipairs({ 'hold_us', 'tokens_us', 'speed_us' }) do change(gate, field, gate[field] - back_us) end
+  change(gate, 'heard_us', now)
+  make_up_for_silence(gate, now)
 end
 
 -- Notes, to the second, that the line was asked.
 local function hear(gate, now)
   local silence_us = now - gate.heard_us
-  if silence_us < SECOND then return end
+  if silence_us < SECOND and silence_us > -SECOND then return end
+  if silence_us < 0 then return set_back(gate, now, -silence_us) end
   if gate.heard_us > 0 and silence_us > SILENCE_US then make_up_for_silence(gate, now) end
   change(gate, 'heard_us', now)
 end
@@ -324,12 +355,14 @@ local function admit(gate, person, place, now)
 end
 
 -- Whether somebody at the head is taken to be here: the poll that they were told to make is due about now. Who is not here
--- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. For a
--- drawn place it waits as long as a pass is kept to be claimed: all who were collected poll soon after the opening.
-local function is_here(person, place, now, caller)
+-- loses nothing but a moment: they return to the head with their next poll, while the slot does not wait for nobody. It
+-- waits as long as a pass is kept to be claimed for a drawn place, as all who were collected poll soon after the opening,
+-- and when the line has just begun to move, or to move faster: what people were told was for a slower one.
+local function is_here(gate, person, place, now, caller)
   if person == caller then return true end
   local due = tonumber(redis.call('ZSCORE', SEEN, person) or 0)
-  local wait_us = place < DRAWN_BELOW and CLAIM_WINDOW_US - GRACE_US or GRACE_US
+  local waits_longer = place < DRAWN_BELOW or now < gate.hold_us + CLAIM_WINDOW_US
+  local wait_us = waits_longer and CLAIM_WINDOW_US - GRACE_US or GRACE_US
   return now <= due + GRACE_US and due <= now + wait_us
 end
 
@@ -349,7 +382,7 @@ local function let_in(gate, now, caller)
       local head = redis.call('ZRANGE', WAITING, 0, math.min(limit - admitted, ABSENT_MAX) - 1, 'WITHSCORES')
       for i = 1, #head, 2 do
         local person, place = head[i], tonumber(head[i + 1])
-        if is_here(person, place, now, caller) then
+        if is_here(gate, person, place, now, caller) then
           local pass = admit(gate, person, place, now)
           if person == caller then callers_pass = pass end
           admitted = admitted + 1
@@ -406,18 +439,31 @@ local function answer_waiting(gate, person, place, total, room, now, created, ji
   return { 'WAITING', numbers, gate.message }
 end
 
+-- By then they have polled, those in front like those behind; also whom a lost Redis has forgotten in between.
+local function all_collected_back_us(gate)
+  return gate.opens_us + CLAIM_WINDOW_US
+end
+
 -- For somebody in a draw whose sale has not opened. All of them poll next within as short a time after the opening as the
 -- budget allows, or once before it.
 local function answer_collected(gate, person, place, now, created, jitter)
   local total, to_opening_ms = redis.call('ZCARD', WAITING), (gate.opens_us - now) / 1000
-  local interval_ms = spread_ms(total, INTERVAL_MAX_S, jitter)
-  if to_opening_ms <= spread_ms(total, INTERVAL_MAX_S, 1) then
-    interval_ms = math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0))
+  local least_s = math.min(INTERVAL_MAX_S, math.max(OPENING_SPREAD_S, total / (COLLECTED_PART * POLLS_PER_S_MAX)))
+  local interval_ms = spread_ms(total, least_s, jitter)
+  if to_opening_ms <= spread_ms(total, least_s, 1) then
+    interval_ms = math.max(1000, math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0)))
   end
   await_poll(person, now, interval_ms)
   write_gate(gate)
   local numbers = string.format('%d %.0f %d %.0f %d', gate.epoch, place, interval_ms, gate.opens_us, created)
   return { 'COLLECTED', numbers, gate.message }
+end
+
+-- A draw whose sale opens before its time: nobody is let in until all who were collected can have heard of it by the poll
+-- that they were told to make, or the first to poll would pass over everybody in front.
+local function await_collected(gate)
+  local last = redis.call('ZREVRANGE', SEEN, 0, 0, 'WITHSCORES')
+  hold(gate, math.max(gate.opens_us, tonumber(last[2] or 0) + SECOND))
 end
 
 -- For somebody at a closed line, whether they stand in it or not.

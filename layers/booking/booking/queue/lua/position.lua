@@ -9,7 +9,9 @@ if not gate then return rebuild() end
 local now = clock_us()
 local person, jitter, place = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 
-if tonumber(ARGV[8]) ~= gate.epoch then return { 'OVER', 'epoch' } end
+local epoch = tonumber(ARGV[8])
+if epoch > gate.epoch then return { 'RESTORING' } end
+if epoch < gate.epoch then return { 'OVER', 'epoch' } end
 expire_leases(gate, now, person)
 -- Most who ask stand in the line at the very place that their token tells: then that turn is neither over nor inside.
 local stands_at, pass = tonumber(redis.call('ZSCORE', WAITING, person) or false), nil
@@ -20,12 +22,17 @@ if stands_at ~= place then
 end
 
 if not pass then
-  if gate.state ~= 'open' then return answer_closed(gate, person, now, jitter) end
-  if gate.sold_out == 1 then return { 'SOLD_OUT', gate.epoch, place } end
+  if gate.sold_out == 1 and gate.state == 'open' then return { 'SOLD_OUT', gate.epoch, place } end
   if place > gate.last_place then change(gate, 'last_place', place) end
   local place_there = place_in_line(gate, person, place)
+  if gate.state ~= 'open' then
+    -- Whom Redis has forgotten meanwhile stands there before the line opens again, or those who come then would be first.
+    if not stands_at then return_to_line(gate, person, place_there) end
+    write_gate(gate)
+    return answer_closed(gate, person, now, jitter)
+  end
   if now < gate.opens_us and gate.seed ~= '' then
-    if not stands_at then redis.call('ZADD', WAITING, text(place_there), person) end
+    if stands_at ~= place_there then redis.call('ZADD', WAITING, text(place_there), person) end
     return answer_collected(gate, person, place, now, 0, jitter)
   end
   if not stands_at or place_there < stands_at then

@@ -5,13 +5,13 @@
 --
 -- ARGV  5 the settings' change id  6 their epoch, then in pairs the other settings: fields of the gate and their values
 -- Answers  DONE, 1 when these are the settings in force now (0: newer ones are, or there is no gate: a restored one
---          reads them from Postgres), and how many were let in
+--          reads them from Postgres), how many were let in, and for how many s nobody is, as people are waited for
 -- Safe to run twice, and late: settings older than those in force are ignored, and what is due by the clock is done once.
 
 local ABSENT_SWEPT_MAX = 1000
 
 local before = read_gate()
-if not before then return { 'DONE', 0, 0 } end
+if not before then return { 'DONE', 0, 0, 0 } end
 local now = clock_us()
 
 expire_leases(before, now, nil)
@@ -25,6 +25,15 @@ if newest then
 end
 
 local gate = read_gate()
+-- A place from before the draw is kept for nobody: who comes back is drawn.
+if before.seed == '' and gate.seed ~= '' then redis.call('UNLINK', AWAY) end
+local is_faster = gate.rate > before.rate or gate.capacity > before.capacity
+if is_faster or before.state ~= 'open' and gate.state == 'open' then
+  change(gate, 'hold_us', math.max(gate.hold_us, now))
+end
+local is_held_for_draw = before.hold_us > now and before.hold_us == all_collected_back_us(before)
+if is_held_for_draw then change(gate, 'hold_us', all_collected_back_us(gate)) end
+if gate.seed ~= '' and now < before.opens_us and gate.opens_us < before.opens_us then await_collected(gate) end
 -- Before the opening nobody has to be there, and while the line is held people are coming back.
 if now >= gate.opens_us and now >= gate.hold_us then
   local absent = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(now - GRACE_US), 'LIMIT', 0, ABSENT_SWEPT_MAX)
@@ -35,4 +44,5 @@ if now >= gate.opens_us and now >= gate.hold_us then
 end
 local admitted = let_in(gate, now, nil)
 write_gate(gate)
-return { 'DONE', newest and 1 or 0, admitted }
+keep_line()
+return { 'DONE', newest and 1 or 0, admitted, math.ceil(math.max(0, gate.hold_us - now) / SECOND) }

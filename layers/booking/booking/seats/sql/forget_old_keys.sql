@@ -1,7 +1,7 @@
--- Forget idempotency keys whose 24 hours are over, some at a time so that no statement takes long.
+-- Forget idempotency keys whose lifetime is over, some at a time so that no statement takes long.
 with old as (
     select person, route, key from idempotency
-    where created_at < clock_timestamp() - interval '24 hours'
+    where created_at < clock_timestamp() - key_lifetime()
     limit cast(:limit as integer)
 )
 delete from idempotency i using old

@@ -5,7 +5,7 @@
 --            that the line's clock is certainly behind that moment, which parts the drawn from those who come later)
 --   restart  begins a new epoch: older tokens are over, who is inside stays until their pass is over
 --   draw     before its sale opens: the line collects people until then, and the seed p_value draws their order; a draw
---            that there is already keeps its seed
+--            that there is already keeps its seed; not in an epoch that has let people in: their order was another
 -- Answers JSON text: {"settings": line_settings(), "sale_opened": whether this opened the sale}, {"refused": "sale-open"} for
 -- a draw that comes too late, or null when there is no such concert.
 create or replace function change_gate(
@@ -46,7 +46,8 @@ begin
         when 'draw' then
             if v_mode = 'fifo' then
                 -- The line's clock may be a little ahead.
-                if v_opens_at < clock_timestamp() + interval '1 s' then
+                if v_opens_at < clock_timestamp() + interval '1 s'
+                   or exists (select from admission where concert_id = p_concert_id and epoch = v_gate.epoch) then
                     return json_build_object('refused', 'sale-open');
                 end if;
                 update concert set line_mode = 'draw', draw_seed = p_value where id = p_concert_id;

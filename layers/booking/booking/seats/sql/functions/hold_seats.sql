@@ -41,7 +41,7 @@ begin
     v_now := clock_timestamp();
 
     select * into v_earlier from idempotency
-    where person = p_person and route = 'reserve' and key = p_key and created_at > v_now - interval '24 hours';
+    where person = p_person and route = 'reserve' and key = p_key and created_at > v_now - key_lifetime();
     if found then
         if v_earlier.body_hash <> p_body_hash then
             return json_build_object('outcome', 'key-reused');
