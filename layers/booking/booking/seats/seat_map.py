@@ -34,13 +34,13 @@ def read_seat_map(schedule_id: int, marked: Marked | None) -> Reading | None:
     """
     if marked is not None and (reading := _ask_replica(schedule_id, marked)):
         return reading
-    row = _ask(primary(), schedule_id, NOTHING_MARKED)
+    row = _ask(primary(), schedule_id, NOTHING_MARKED, all_versions=True)
     return None if row is None else _reading(row, of_primary=True)
 
 
 def _ask_replica(schedule_id: int, marked: Marked) -> Reading | None:
     try:
-        row = _ask(replica(), schedule_id, marked)
+        row = _ask(replica(), schedule_id, marked, all_versions=False)
     except (DatabaseAway, DatabaseBusy):
         count("SeatMapReplicaAway")
         return None
@@ -50,8 +50,14 @@ def _ask_replica(schedule_id: int, marked: Marked) -> Reading | None:
     return _reading(row, of_primary=False)
 
 
-def _ask(server: Server, schedule_id: int, marked: Marked) -> Row | None:
-    rows = server.rows(_SEAT_MAP, schedule_id=schedule_id, numbers=marked.numbers, versions=marked.versions)
+def _ask(server: Server, schedule_id: int, marked: Marked, *, all_versions: bool) -> Row | None:
+    rows = server.rows(
+        _SEAT_MAP,
+        schedule_id=schedule_id,
+        numbers=marked.numbers,
+        versions=marked.versions,
+        all_versions=all_versions,
+    )
     return rows[0] if rows else None
 
 

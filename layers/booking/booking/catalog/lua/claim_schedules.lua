@@ -1,5 +1,5 @@
--- Look for a concert's cached schedules and seats left, and where one is missing ask for leave to read it: one reader at a
--- time has it.
+-- Look for a concert's cached schedules and seats left, and where one is missing ask for leave to read it: one reader at
+-- a time has it.
 --
 -- KEYS  1 the schedules
 --       2 their seats left
