@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pg8000.native
 import pytest
 
@@ -22,6 +23,7 @@ from booking.seats import seat_map, seat_map_cache
 from booking.seats.problems import SeatTaken
 from booking.seats.seat_map_cache import Reading
 from encore_stack.instance import Instance
+from support.client import Person
 from support.replica import Replay, replay_of, wait_for_replica
 from support.shop import Shop
 
@@ -146,6 +148,28 @@ def test_a_replica_that_has_not_replayed_a_change_does_not_answer(
     forget_map(shop)
     assert states(shop, 1, 2) == ["held", "held"]
     assert answers[5:] == ["replica"]
+
+
+def test_who_was_told_of_a_change_sees_it_over_http(
+    shop: Shop, replay: Replay, http: httpx.Client, answers: list[str]
+) -> None:
+    person, path = Person(http).join(shop.concert_id), f"schedules/{shop.concert_id}/seats"
+    whole_marker(shop)
+    replay.pause()
+
+    def shown(known: str = "") -> tuple[str, str]:
+        answer = http.get(path, headers=person.with_pass | {"If-None-Match": known})
+        assert answer.status_code == 200, "304: the map that the person had before the change"
+        return answer.json()["seats"][0]["state"], answer.headers["etag"]
+
+    _, etag = shown()
+    held = person.reserve(shop.concert_id, [1])
+    state, etag = shown(etag)
+    assert (held.status_code, state) == (201, "held")
+    given_back = http.delete(f"reservations/{held.json()['reservation_id']}", headers=person.with_pass)
+    state, _ = shown(etag)
+    assert (given_back.json()["status"], state) == ("cancelled", "available")
+    assert answers.count("primary") == 3
 
 
 def test_without_the_rule_a_lagging_replica_hides_the_hold(shop: Shop, replay: Replay, trust_any_replica: None) -> None:
@@ -304,7 +328,7 @@ def tell(reservation: dict[str, Any]) -> None:
         "select seat_versions(schedule_id, seats)::text from reservation where id = cast(:id as uuid)",
         id=reservation["reservation_id"],
     )
-    seats.seats_changed(versions)
+    seats.seats_changed(versions, said_before=True)
 
 
 def test_after_a_loss_a_marker_counts_only_once_the_primary_has_made_it_whole(
@@ -414,6 +438,19 @@ def test_commits_that_a_failover_lost_keep_no_replica_out_for_ever(shop: Shop, a
 
     assert answers[1:] == ["replica", "primary", "replica"]
     assert "1" not in marked(shop)
+
+
+def test_a_change_is_news_whatever_a_failover_has_lost(shop: Shop) -> None:
+    """The seat's version was reached once before, by a commit that is gone; a map of that time is still cached."""
+    seats.seats_changed({"schedule_id": shop.concert_id, "versions": {"1": 1}})
+    shop.map_state(2)
+    with_lost_commits = redis("cache").get(key(shop, "map"))
+    seats.seats_changed({"schedule_id": shop.concert_id, "versions": {"1": 1}})
+    redis("cache").set(key(shop, "map"), with_lost_commits, px=30_000)  # type: ignore[arg-type]
+
+    shop.hold([1])
+
+    assert shop.map_state(1) == "held"
 
 
 # --- bounds --------------------------------------------------------------------------------------------------------

@@ -294,7 +294,7 @@ def test_a_held_seat_is_shown_even_if_step_6_died_before_it_said_so(monkeypatch:
     assert shop.map_state(1) == "available"
 
     with monkeypatch.context() as dying:
-        dying.setattr(consumer, "seats_changed", lambda _: None)  # so may the consumer
+        dying.setattr(consumer, "seats_changed", lambda _, **__: None)  # so may the consumer
         consume(*envelopes(held))
     assert shop.map_state(1) == "available"
 

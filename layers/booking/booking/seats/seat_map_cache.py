@@ -7,8 +7,8 @@ change: a map that was read before it can no longer be stored, and a replica ans
 Where there is no whole marker the primary answers, and with what it has the marker is written whole.
 
 Nothing that guards a sale depends on this. When Redis is away, or a function dies between a commit and its
-``seats_changed``, a map may be old until the consumer of the events says it once more, at most those 30 seconds: that
-costs its reader a 409 and never sells a seat twice.
+``seats_changed``, a map may be old until it ends or the consumer of the events has said it once more: that costs its
+reader a 409 and never sells a seat twice.
 """
 
 import os
@@ -116,8 +116,11 @@ def find_seat_map(schedule_id: int, read: Read) -> SeatMap | None:
     return _fill(found, read, schedule_id) if isinstance(found, _Refill) else _unpack(found)
 
 
-def seats_changed(*changes: Change | None) -> None:
-    """Say that seats have changed (None: that one has not), after the commit. Best effort: never raises for Redis."""
+def seats_changed(*changes: Change | None, said_before: bool = False) -> None:
+    """Say that seats have changed (None: that one has not), after the commit. Best effort: never raises for Redis.
+
+    ``said_before``: whoever made the change has said so, unless it died; then the map stays if it has all this.
+    """
     by_schedule: dict[int, dict[str, int]] = {}
     for change in changes:
         if change is not None:
@@ -125,7 +128,7 @@ def seats_changed(*changes: Change | None) -> None:
             for number, version in change["versions"].items():
                 versions[number] = max(version, versions.get(number, 0))
     try:
-        run_together([_told(schedule_id, versions) for schedule_id, versions in by_schedule.items() if versions])
+        run_together([_told(each, versions, said_before) for each, versions in by_schedule.items() if versions])
     except RedisError:
         count("SeatMapCacheAway")
 
@@ -156,9 +159,9 @@ def maps_past_cache(schedule_ids: Sequence[int]) -> int:
     return sum(replies)
 
 
-def _told(schedule_id: int, versions: Mapping[str, int]) -> Call:
+def _told(schedule_id: int, versions: Mapping[str, int], said_before: bool = False) -> Call:
     seats = [word for seat in versions.items() for word in seat]
-    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS, *seats])
+    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS, int(said_before), *seats])
 
 
 def _wait_or_claim(keys: list[str]) -> bytes | _Refill:

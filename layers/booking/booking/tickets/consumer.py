@@ -58,8 +58,7 @@ def _apply(record: KafkaEventRecord) -> None:
     except Exception as fault:
         _record_failure(envelope, fault)
         raise
-    # Whoever made the change has said so, unless it died in between.
-    seats_changed(effect["changed"])
+    seats_changed(effect["changed"], said_before=True)
     if paid_by := effect.get("paid_by"):
         # Step 7 does the same at once; here nothing that dies in between leaves a buyer's place taken.
         end_turn(effect["concert_id"], paid_by["person"], paid_by["pass_id"], "paid")

@@ -5,20 +5,19 @@
 -- KEYS  1 the cached map
 --       2 the schedule's marker                                           (both share the schedule's hash tag)
 -- ARGV  1 how long to keep the marker, in milliseconds
---       2.. number, version of each seat; none: something may have changed and nobody knows what, so the primary must
+--       2 1: this was said before, most likely: nothing is done where the marker has all of it; 0: it is news
+--       3.. number, version of each seat; none: something may have changed and nobody knows what, so the primary must
 --           answer next
--- Returns 1, or 0 where the marker has all this: what was said once need not be said again.
--- Safe to run twice.
+-- Returns 1: the map is forgotten; 0: there was no need.
+-- News is news even where the marker has higher versions: a failover may have lost the commits that it has them from.
+-- Safe to run twice: a map that was stored in between is read once more.
 make_marker()
-local risen
-if #ARGV == 1 then
+if #ARGV == 2 then
     redis.call('HDEL', MARKER, 'whole')
-    risen = true
-else
-    risen = raise_marker(2)
 end
+local risen = raise_marker(3)
 redis.call('PEXPIRE', MARKER, ARGV[1])
-if not risen then
+if ARGV[2] == '1' and not risen then
     return 0
 end
 move_marker()
