@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.connection import Connection
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from booking.platform import redis as redis_module
@@ -126,6 +127,25 @@ def test_without_a_master_one_thread_looks_and_the_others_fail_at_once(
         for asked in [threads.submit(lambda: redis("queue").get(_KEY)) for _ in range(8)]:
             assert isinstance(asked.exception(), RedisError)
     assert count_connects() == 0
+
+
+@runs_on("sentinel")
+def test_who_finds_no_master_does_not_speak_for_those_who_have_one(
+    redis_stack: Stack, use_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentinel that is slow to answer one new connection is no reason to refuse everybody else."""
+    use_settings(redis_timeout_s=0.2)
+    monkeypatch.setattr(redis_sentinel, "_LEADERLESS_S", 60.0)
+    monkeypatch.setattr(redis_client, "_ANSWERED_LATELY_S", 60.0)
+
+    def no_master(*_: object) -> object:
+        raise RedisConnectionError("no sentinel has answered in time")
+
+    redis("queue").get(_KEY)
+    monkeypatch.setattr(redis_sentinel.Sentinel, "discover_master", no_master)
+    with ThreadPoolExecutor(1) as another:
+        assert isinstance(another.submit(lambda: redis("queue").get(_KEY)).exception(), RedisConnectionError)
+    redis("queue").get(_KEY)
 
 
 def switch_by_hand(stack: Stack, to: str) -> None:

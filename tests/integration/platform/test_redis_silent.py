@@ -133,6 +133,7 @@ def test_a_server_that_goes_on_is_asked_again(
         assert redis("cache").incr("asked") == 1
 
         os.kill(process.pid, signal.SIGSTOP)
+        clock.now_s += _TIMEOUT_S
         with pytest.raises(RedisError):  # on a connection that lives: sent once, not once more
             redis("cache").incr("asked")
         os.kill(process.pid, signal.SIGCONT)

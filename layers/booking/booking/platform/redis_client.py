@@ -29,6 +29,7 @@ Ask = Callable[[Any], Any]
 has no types for what it does."""
 
 _SILENT_S = 1.0
+_ANSWERED_LATELY_S = 0.1
 _PAUSE_FIRST_S = 0.01
 _PAUSE_MAX_S = 0.1
 
@@ -142,6 +143,7 @@ class Silence:
 
     def __init__(self) -> None:
         self._until_s: float | None = None
+        self._answered_s = float("-inf")
         self._lock = threading.Lock()
 
     def refuses(self) -> bool:
@@ -156,10 +158,17 @@ class Silence:
             return False
 
     def heard(self, silent_s: float) -> None:
-        """Tell what became of a command that was sent: for so long nobody shall ask again (0: it was answered)."""
+        """Tell what became of a command that was sent: for so long nobody shall ask again (0: it was answered).
+
+        Somebody who could not ask does not speak for others who were answered a moment ago.
+        """
+        now_s = time.monotonic()
         if silent_s:
-            self._until_s = time.monotonic() + silent_s
-        elif self._until_s is not None:
+            if now_s - self._answered_s > _ANSWERED_LATELY_S:
+                self._until_s = now_s + silent_s
+            return
+        self._answered_s = now_s
+        if self._until_s is not None:
             self._until_s = None
 
 
