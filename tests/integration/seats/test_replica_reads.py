@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ import pg8000.native
 import pytest
 
 from booking import seats
-from booking.platform.postgres import Server, primary, replica
+from booking.platform.postgres import DatabaseAway, Server, primary, replica
 from booking.platform.redis import Script, redis
 from booking.platform.resources import read_text
 from booking.seats import seat_map, seat_map_cache
@@ -192,6 +192,35 @@ def test_without_a_replica_the_primary_answers(
 
     assert shop.map_state(1) == "held"
     assert answers[-1] == "primary"
+
+
+def test_without_a_primary_the_replica_answers_as_it_is_and_nothing_is_kept(
+    shop: Shop, replay: Replay, answers: list[str], use_settings: Callable[..., AbstractContextManager[None]]
+) -> None:
+    whole_marker(shop)
+    replay.pause()
+    shop.hold([1])
+    with use_settings(database_url=_AWAY):
+        assert shop.map_state(1) == "available"
+        assert shop.map_state(2) == "available"
+        assert answers[-1] == "replica"
+        assert not redis("cache").exists(key(shop, "map"))
+
+        forget_all(shop)
+        assert shop.map_state(2) == "available"
+        assert "whole" not in marked(shop)
+
+    assert shop.map_state(1) == "held"
+
+
+def test_without_a_primary_a_schedule_that_the_replica_does_not_know_is_not_unknown(
+    replay: Replay, use_settings: Callable[..., AbstractContextManager[None]]
+) -> None:
+    replay.pause()
+    shop = Shop.open(wait=False)
+
+    with use_settings(database_url=_AWAY), pytest.raises(DatabaseAway):
+        shop.map_state(1)
 
 
 def test_a_replica_that_gives_up_is_no_answer(shop: Shop, answers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 Where the cache has nothing, the replica is asked; it answers if it has replayed every change of the schedule's seats
 that anybody was told of. Else the primary answers: a map that lacks the hold which its reader has just made is worse
-than one that costs a trip more.
+than one that costs a trip more. While there is no primary nothing changes, and a map that may lack the last changes is
+better than none: then the replica answers as it is, and the map is not kept.
 """
 
 from booking.platform.etags import etag_of
@@ -30,11 +31,18 @@ def show_seat_map(schedule_id: int, concert_id: int) -> SeatMap:
 
 def read_seat_map(schedule_id: int, marked: Marked | None) -> Reading | None:
     """The map as the replica has it if it has replayed what is ``marked``, else as the primary has it now; None when
-    there is no such schedule.
+    there is no such schedule. Raises DatabaseAway.
     """
     if marked is not None and (reading := _ask_replica(schedule_id, marked)):
         return reading
-    row = _ask(primary(), schedule_id, NOTHING_MARKED, all_versions=True)
+    try:
+        row = _ask(primary(), schedule_id, NOTHING_MARKED, all_versions=True)
+    except DatabaseAway:
+        count("SeatMapPrimaryAway")
+        row = _ask(replica(), schedule_id, NOTHING_MARKED, all_versions=False)
+        if row is None:  # or it does not know it yet
+            raise
+        return _reading(row, of_primary=False)._replace(true_for_ms=0)
     return None if row is None else _reading(row, of_primary=True)
 
 
