@@ -17,6 +17,7 @@ from booking.queue import person_of
 from booking.queue.line import common_arguments, join_line
 from booking.queue.scripts import script
 from booking.queue.tokens import read_token
+from booking.seats import locks
 
 GROUPS = ("localstack", "cpu", "lua", "sql", "http")
 """In the order in which they are measured: those that fill the database come last."""
@@ -113,18 +114,17 @@ def lua_cases(stage: Stage, calls: int) -> Iterator[Case]:
     waiting = join_line(LINE_CONCERT_ID, person_of(stage.new_user_ids(1)[0]))
     token = read_token(waiting.token)
     line = [*line_keys(LINE_CONCERT_ID), *common_arguments(LINE_CONCERT_ID)]
-    seat = [seat_lock_key(SHOP_SCHEDULE_ID, name) for name in ("__rand_int__", "count", "held:__rand_int__")]
+    seat = [seat_lock_key(SHOP_SCHEDULE_ID, name) for name in ("count", "held:__rand_int__", "__rand_int__")]
 
     def rate(lua: Lua, keys: int, words: Sequence[str | float]) -> Callable[[], float]:
         lua.load(client, str(words[0]))
         return lambda: tools.redis_benchmark(port, CLIENTS, calls, [lua.command, lua.name, keys, *words])
 
     floor = rate(Script("return redis.call('GET', KEYS[1])"), 1, ["bench:none"])
-    lock = Script(read_text("booking.seats", "lua/lock_seats.lua"))
     measured = {
         "join.lua": rate(script("join"), 10, [*line, "b__rand_int__", 0.5]),
         "position.lua": rate(script("position"), 10, [*line, token.person, 0.5, token.place, token.epoch]),
-        "lock_seats.lua": rate(lock, 3, [*seat, "b__rand_int__", 3_000]),
+        "lock_seats.lua": rate(locks.LIBRARY.functions()["lock_seats"], 3, [*seat, "b__rand_int__", 3_000]),
     }
     for name, calls_a_second in measured.items():
         yield Case("lua", name, "one GET in a script", calls_a_second, floor)

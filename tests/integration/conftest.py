@@ -25,6 +25,7 @@ from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
 from support.redis import RedisStacks, heal
 from support.shop import Shop
+from support.trips import CountTrips, trip_counter
 
 DATABASE = "encore_integration"
 REDIS_DATABASE = 1
@@ -226,6 +227,11 @@ def use_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractConte
         return restored(before)
 
     return use
+
+
+@pytest.fixture
+def count_trips(monkeypatch: pytest.MonkeyPatch) -> CountTrips:
+    return trip_counter(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

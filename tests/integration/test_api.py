@@ -3,6 +3,7 @@
 The fast gateway's WSGI application is called in process, on real servers.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 
@@ -172,6 +173,19 @@ def test_unknown_concerts_are_not_found(http: httpx.Client, path: str, unknown: 
         b'{"schedule_id": 1, "seats": [1.5]}',
         b'{"schedule_id": 99999999999999999999, "seats": [1]}',
         b'{"schedule_id": -1, "seats": [1]}',
+        b'{"schedule_id": 1, "seats": [1], "best": 1}',
+        b'{"schedule_id": 1, "seats": [1], "section": "A"}',
+        b'{"schedule_id": 1, "section": "A"}',
+        b'{"schedule_id": 1, "best": 0}',
+        b'{"schedule_id": 1, "best": 5}',
+        b'{"schedule_id": 1, "best": "2"}',
+        b'{"schedule_id": 1, "best": true}',
+        b'{"schedule_id": 1, "best": 1.5}',
+        b'{"schedule_id": 1, "best": null}',
+        b'{"schedule_id": 1, "seats": null, "best": 1}',
+        b'{"schedule_id": 1, "best": 1, "section": ""}',
+        b'{"schedule_id": 1, "best": 1, "section": null}',
+        b'{"schedule_id": 1, "best": 1, "section": "A\\u0000"}',
         b"[" * 10_000,
     ],
 )
@@ -216,6 +230,57 @@ def test_spelling_makes_no_other_request(person: Person, shop: Shop, danal: Simu
 def test_a_senseless_number_of_seats_is_refused(person: Person, shop: Shop, seats: list[int]) -> None:
     assert_problem(person.reserve(shop.concert_id, seats), 400, "bad-request")
     assert nothing_changed(shop)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({}, "either `seats`"),
+        ({"seats": [1], "best": 1}, "either `seats`"),
+        ({"seats": [1], "section": "A"}, "goes with `best`"),
+        ({"best": 5}, "$.best"),
+    ],
+)
+def test_a_request_that_asks_for_no_seats_or_twice_is_told_what_to_ask(
+    person: Person, shop: Shop, asked: dict[str, object], words: str
+) -> None:
+    problem = assert_problem(person.ask(shop.concert_id, asked), 400, "bad-request")
+    assert words in problem["detail"]
+
+
+def test_the_best_seats_are_reserved_and_paid_as_any(person: Person, shop: Shop, danal: SimulatedGateway) -> None:
+    key = new_key()
+    reserved = person.ask(shop.concert_id, {"best": 2, "section": "A"}, key)
+
+    assert reserved.status_code == 201
+    assert reserved.headers["location"] == f"/reservations/{reserved.json()['reservation_id']}"
+    assert reserved.json() | {"reservation_id": "", "expires_at": ""} == {
+        "reservation_id": "", "status": "held", "schedule_id": shop.concert_id, "seats": [1, 2],
+        "side_by_side": True, "total": 2 * PRICE, "currency": "KRW", "expires_at": "",
+    }  # fmt: skip
+    assert person.ask(shop.concert_id, {"section": "A", "best": 2}, key).content == reserved.content
+    assert_problem(person.ask(shop.concert_id, {"best": 2}, key), 422, "idempotency-key-reused")
+    assert person.pay(reserved.json()["reservation_id"]).status_code == 201
+
+
+def test_too_few_best_seats_are_told(person: Person, http: httpx.Client) -> None:
+    small = Shop.open(seats=2)
+    other = Person(http).join(small.concert_id)
+
+    problem = assert_problem(other.ask(small.concert_id, {"best": 3}), 409, "too-few-seats-left")
+    assert problem["seats_left"] == 2
+    assert_problem(other.ask(small.concert_id, {"best": 1, "section": "Z"}), 404, "section-unknown")
+    assert nothing_changed(small)
+
+
+def test_what_was_asked_before_best_could_be_asked_is_the_same_request(person: Person, shop: Shop) -> None:
+    """A key's hash is kept for a day: a deployment that changed it would refuse the retries of what came before."""
+    key = new_key()
+    person.reserve(shop.concert_id, [1], key)
+
+    [[kept]] = primary().rows("select body_hash from idempotency where key = :key", key=key)
+    asked = b'[{"schedule_id":%d,"seats":[1]}]' % shop.concert_id
+    assert kept == hashlib.blake2b(asked, digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("key", [None, " ", "k" * 256, "k\x07"])
@@ -282,6 +347,8 @@ def test_a_reservation_is_shown_by_pass_and_by_token(person: Person, shop: Shop)
     by_token = person.http.get(f"reservations/{reservation_id}", headers=person.with_token)
     by_pass = person.http.get(f"reservations/{reservation_id}", headers=person.with_pass)
     assert by_token.json() == by_pass.json()
+    [begun] = by_token.json()["story"]
+    assert begun == {"at": begun["at"], "event": "held", "seats": [1], "until": by_token.json()["expires_at"]}
     assert_problem(person.http.get(f"reservations/{reservation_id}"), 401, "token-invalid")
 
 

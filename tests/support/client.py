@@ -33,9 +33,13 @@ class Person:
         return {"Authorization": f"Bearer {self.shop_pass}"}
 
     def reserve(self, schedule_id: int, seats: list[int], key: str | None = None) -> httpx.Response:
+        return self.ask(schedule_id, {"seats": seats}, key)
+
+    def ask(self, schedule_id: int, asked: dict[str, Any], key: str | None = None) -> httpx.Response:
+        """Reserve what is ``asked`` for: ``{"best": 2}``."""
         return self.http.post(
             "reservations",
-            json={"schedule_id": schedule_id, "seats": seats},
+            json={"schedule_id": schedule_id, **asked},
             headers=self.with_pass | {"Idempotency-Key": key or secrets.token_hex(16)},
         )
 

@@ -65,6 +65,27 @@ class Shop:
     def hold(self, numbers: list[int], name: str = "someone", key: str | None = None) -> dict[str, Any]:
         return seats.hold_seats(self.attempt(name, key, str(numbers)), self.concert_id, numbers)
 
+    def hold_best(
+        self, count: int, name: str = "someone", key: str | None = None, section: str | None = None
+    ) -> dict[str, Any]:
+        attempt = self.attempt(name, key, f"best {count} {section}")
+        return seats.hold_best_seats(attempt, self.concert_id, count, section)
+
+    def arrange(self, *rows: tuple[str, str, int]) -> None:
+        """Give the seats sections and rows, in number order: ``("A", "1", 10)`` is a row of ten."""
+        first = 1
+        for section, row, seats_each in rows:
+            primary().rows(
+                "update seat set section = :section, row_label = :row"
+                " where schedule_id = :id and number >= cast(:first as integer) and number < cast(:end as integer)",
+                section=section,
+                row=row,
+                id=self.concert_id,
+                first=first,
+                end=first + seats_each,
+            )
+            first += seats_each
+
     def pay(
         self, reservation: dict[str, Any], name: str = "someone", key: str | None = None, method: str = "card"
     ) -> PaidOrPending:
@@ -116,6 +137,10 @@ class Shop:
         """Let the hold's time be over but not its cap: as long payments do, minutes after the hold was made."""
         lapse(primary().rows, reservation["reservation_id"], "6 minutes")
         wait_for_replica()
+
+    def let_pass(self, reservation: dict[str, Any], seconds: int) -> None:
+        """Let time pass for a reservation: everything of it happened so much earlier."""
+        lapse(primary().rows, reservation["reservation_id"], f"{seconds} seconds")
 
 
 def lapse(run: Callable[[str], object], reservation_id: str, ago: str = "1 hour") -> None:

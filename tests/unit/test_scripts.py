@@ -28,7 +28,16 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("status",), ("tour",), ("audit",), ("seed",), ("logs",), ("gate", "show", "1"), ("reads", "show", "1")],
+    [
+        ("status",),
+        ("tour",),
+        ("audit",),
+        ("seed",),
+        ("logs",),
+        ("gate", "show", "1"),
+        ("locks",),
+        ("reads", "show", "1"),
+    ],
     ids=lambda command: command[0],
 )
 def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -> None:
@@ -53,6 +62,8 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("reads", "database", "0"), "'0' is no concert's id"),
         (("reads", "database"), "the following arguments are required: CONCERT"),
         (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
+        (("locks", "everything"), "'everything' is not a whole number above 0"),
+        (("locks", "--rows", "0"), "'0' is not a whole number above 0"),
         (("verify-draw", "Encore"), "'Encore' is no concert's id"),
         (("verify-draw", "1", "--seed-hash", "abc"), "'abc' is no SHA-256"),
         (("verify-draw", "1", "--show", "-1"), "'-1' is no number of people"),

@@ -2,20 +2,17 @@
 
 import json
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
-from redis.connection import Connection
 
 from booking import payment, seats
-from booking.payment.gateways import Gateway
 from booking.payment.problems import PaymentDeclined
-from booking.platform.postgres import Server, primary
+from booking.platform.postgres import primary
 from booking.platform.redis import Script, redis
 from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
@@ -26,8 +23,8 @@ from encore_stack.stack import Stack
 from support.client import Person, assert_problem
 from support.gateways import SimulatedGateway
 from support.redis import tell_masters
-from support.replica import wait_for_replica
 from support.shop import Shop, new_key
+from support.trips import CountTrips
 
 _AWAY = "redis://127.0.0.1:1/0"
 _MARKER_CHECK = "local unmoved = before[2] == ARGV[3]"
@@ -47,37 +44,6 @@ def look(shop: Shop) -> seat_map.SeatMap:
     return seats.show_seat_map(shop.concert_id, shop.concert_id)
 
 
-class Trips(Counter[str]):
-    """Waits for another server, by kind: redis, sql, gateway."""
-
-
-@pytest.fixture
-def count_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """``with count_trips() as trips``: what this thread asks of others in the block."""
-    counted = threading.local()
-
-    def counting(kind: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(*args: Any, **options: Any) -> Any:
-            trips = getattr(counted, "trips", None)
-            if trips is not None:
-                trips[kind] += 1
-            return ask(*args, **options)
-
-        return asked
-
-    monkeypatch.setattr(Connection, "send_packed_command", counting("redis", Connection.send_packed_command))
-    monkeypatch.setattr(Server, "_run", counting("sql", Server._run))
-    monkeypatch.setattr(Gateway, "_ask", counting("gateway", Gateway._ask))
-
-    @contextmanager
-    def count() -> Iterator[Trips]:
-        counted.trips = Trips()
-        yield counted.trips
-        counted.trips = None
-
-    return count
-
-
 @pytest.fixture
 def person(http: httpx.Client, shop: Shop) -> Person:
     return Person(http).join(shop.concert_id)
@@ -87,7 +53,7 @@ def person(http: httpx.Client, shop: Shop) -> Person:
 
 
 def test_a_hit_is_one_redis_command_and_no_sql(
-    person: Person, shop: Shop, count_trips: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    person: Person, shop: Shop, count_trips: CountTrips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = f"schedules/{shop.concert_id}/seats"
     first = person.http.get(path, headers=person.with_pass)
@@ -103,43 +69,6 @@ def test_a_hit_is_one_redis_command_and_no_sql(
     assert not_modified.status_code == 304
     assert not_modified.headers["etag"] == first.headers["etag"]
     assert not_modified.content == b""
-
-
-def test_steps_5_to_7_keep_to_their_round_trips(
-    person: Person,
-    shop: Shop,
-    danal: SimulatedGateway,
-    count_trips: Callable[[], Any],
-    use_settings: Callable[..., Any],
-    redis_topology: str,
-) -> None:
-    path = f"schedules/{shop.concert_id}/seats"
-    other = Person(person.http).join(shop.concert_id)  # opens the connections, loads the scripts
-    other.http.get(path, headers=other.with_pass)
-    assert other.pay(other.reserve(shop.concert_id, [9]).json()["reservation_id"]).status_code == 201
-
-    wait_for_replica()  # one that lags costs a trip more: the primary's
-    with count_trips() as missing:
-        person.http.get(path, headers=person.with_pass)
-    with count_trips() as seeing:
-        person.http.get(path, headers=person.with_pass)
-    with count_trips() as reserving:
-        reserved = person.reserve(shop.concert_id, [1])
-    with count_trips() as paying:
-        assert person.pay(reserved.json()["reservation_id"]).status_code == 201
-
-    hurried = Person(person.http).join(shop.concert_id)
-    with use_settings(hold_ttl_s=5):
-        reserved = hurried.reserve(shop.concert_id, [2])
-    with count_trips() as extending:  # the payment's deadline lies past the hold's
-        assert hurried.pay(reserved.json()["reservation_id"]).status_code == 201
-
-    assert missing == {"redis": 3, "sql": 1}
-    assert seeing == {"redis": 1}
-    # Unlocking and forgetting the map are one trip where the locks and the cache share a server.
-    assert reserving == {"redis": 3 if redis_topology == "split" else 2, "sql": 1}
-    assert paying == {"redis": 2, "sql": 2, "gateway": 1}
-    assert extending == {"redis": 3, "sql": 2, "gateway": 1}
 
 
 # --- what may be seen ----------------------------------------------------------------------------------------------
@@ -259,9 +188,7 @@ def test_a_pass_of_another_concert_is_refused_on_a_hit_too(person: Person, shop:
         seats.show_seat_map(other.concert_id, shop.concert_id)
 
 
-def test_an_unknown_schedule_is_not_kept_and_keeps_nobody_waiting(
-    person: Person, count_trips: Callable[[], Any]
-) -> None:
+def test_an_unknown_schedule_is_not_kept_and_keeps_nobody_waiting(person: Person, count_trips: CountTrips) -> None:
     unknown = 2**62
     for _ in range(2):
         with count_trips() as trips:
@@ -458,7 +385,7 @@ def test_without_the_readers_lock_they_all_ask(
 
 
 @pytest.mark.race
-def test_readers_wait_a_moment_only_for_one_that_has_died(shop: Shop, count_trips: Callable[[], Any]) -> None:
+def test_readers_wait_a_moment_only_for_one_that_has_died(shop: Shop, count_trips: CountTrips) -> None:
     redis("cache").set(key(shop, "reader"), "somebody who died", px=60_000)
 
     with count_trips() as trips:

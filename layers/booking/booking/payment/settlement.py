@@ -21,6 +21,7 @@ _PAYMENTS_PER_TICK = 16
 
 _SETTLE = read_text(__package__, "sql/settle_payment.sql")
 _CLAIM = read_text(__package__, "sql/claim_unsettled.sql")
+_CLAIM_ONE = read_text(__package__, "sql/claim_payment.sql")
 _BEGIN_CANCELLATION = read_text(__package__, "sql/begin_cancellation.sql")
 _FINISH_REFUND = "select finish_refund(cast(:payment_id as uuid), :correlation_id)::text"
 
@@ -83,7 +84,7 @@ def settle_due() -> int:
     The gateways are asked side by side, since a firm that hangs answers none in time; what they said is recorded one
     after the other.
     """
-    claimed = _claim(None)
+    claimed = _claim()
     if not claimed:
         return 0
     with ThreadPoolExecutor(len(claimed)) as asking:
@@ -98,26 +99,29 @@ def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
     """
     shown = show_reservation(reservation_id, person)
     if shown["status"] == "paying":
-        for payment in _claim(reservation_id):
+        for payment in _claim_of(reservation_id):
             if _record(payment, _ask(payment, settings().gateway_glance_timeout_s)):
                 return show_reservation(reservation_id, person)
     return shown
 
 
 def read_open_payment(row: Row) -> OpenPayment:
-    """A row of claim_unsettled.sql or open_payment.sql."""
+    """A row of claim_unsettled.sql, claim_payment.sql or open_payment.sql."""
     payment_id, reservation_id, name, amount, currency, method, status, past_deadline, cancelling = row
     charge = Charge(payment_id, reservation_id, amount, currency, method)
     return OpenPayment(charge, name, status, past_deadline, cancelling)
 
 
-def _claim(reservation_id: str | None) -> list[OpenPayment]:
-    """Take the payments that are due, or the one of a reservation if it is."""
+def _claim() -> list[OpenPayment]:
+    """Take the payments that are due."""
+    rows = primary().rows(_CLAIM, limit=_PAYMENTS_PER_TICK, backoff_s_max=settings().payment_check_backoff_s_max)
+    return [read_open_payment(row) for row in rows]
+
+
+def _claim_of(reservation_id: str) -> list[OpenPayment]:
+    """Take the payment of a reservation if it is due."""
     rows = primary().rows(
-        _CLAIM,
-        reservation_id=reservation_id,
-        limit=_PAYMENTS_PER_TICK,
-        backoff_s_max=settings().payment_check_backoff_s_max,
+        _CLAIM_ONE, reservation_id=reservation_id, backoff_s_max=settings().payment_check_backoff_s_max
     )
     return [read_open_payment(row) for row in rows]
 

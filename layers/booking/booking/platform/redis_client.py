@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.connection import Connection, parse_url
@@ -32,6 +32,7 @@ _SILENT_S = 1.0
 _ANSWERED_LATELY_S = 0.1
 _PAUSE_FIRST_S = 0.01
 _PAUSE_MAX_S = 0.1
+_KEYS_PER_SLICE = 250
 
 _silences: dict[str, "Silence"] = {}
 
@@ -68,6 +69,25 @@ class Client(Redis, ABC):
         replies: list[Any] = self._exchange(commands[0][0], asking_together([command for _, command in commands]))
         return replies
 
+    def keys_like(self, pattern: str) -> set[str]:
+        """The keys of all servers that match a glob pattern, found in slices that keep nobody else waiting.
+
+        Walks over every key that there is: for an operator's look, not for a request. Raises RedisError.
+        """
+        found: set[str] = set()
+        for server in self._masters():
+            cursor = b"0"
+            while True:
+                cursor, keys = server.exchange(asking_words("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SLICE))
+                found.update(key.decode() for key in keys)
+                if cursor == b"0":
+                    break
+        return found
+
+    @abstractmethod
+    def _masters(self) -> Iterable["Server"]:
+        """The servers that have all keys between them. Raises RedisError where nobody has some of them."""
+
     def _key_of(self, words: Sequence[Any]) -> str:
         """A key of the command; nobody looks at it where there is but one server to ask."""
         return ""
@@ -83,6 +103,9 @@ class SingleClient(Client):
     def __init__(self, url: RedisUrl) -> None:
         super().__init__()
         self._server = server_at(url.server_url(*url.hosts[0]))
+
+    def _masters(self) -> Iterable["Server"]:
+        return [self._server]
 
     def _exchange(self, key: str, ask: Ask) -> Any:
         return self._server.exchange(ask)
@@ -229,6 +252,16 @@ def asking(command: bytes) -> Ask:
 
     def ask(connection: Any) -> Any:
         connection.send_packed_command([command], check_health=False)
+        return connection.read_response()
+
+    return ask
+
+
+def asking_words(*words: Any) -> Ask:
+    """Asks a command that is not packed yet."""
+
+    def ask(connection: Any) -> Any:
+        connection.send_command(*words)
         return connection.read_response()
 
     return ask

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -67,6 +67,9 @@ class ClusterClient(Client):
             for position, reply in zip(positions, answered, strict=True):
                 replies[position] = reply
         return replies
+
+    def _masters(self) -> Iterable[Server]:
+        return [self._server(node) for node in self._slots.all_owners()]
 
     def _exchange(self, key: str, ask: Ask) -> Any:
         slot = key_slot(key.encode())
@@ -154,6 +157,13 @@ class _SlotMap:
             if owner is None:
                 raise ClusterDownError("no node serves the key's slot")
         return owner
+
+    def all_owners(self) -> set[Address]:
+        """Raises as ``owner``, for any slot."""
+        self.refresh()
+        if None in self._owners:
+            raise ClusterDownError("no node serves some of the slots")
+        return {owner for owner in self._owners if owner is not None}
 
     def moved(self, slot: int, node: Address) -> None:
         """A slot that has moved is seldom the only one: believe what the server said, and ask for the others."""

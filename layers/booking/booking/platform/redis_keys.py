@@ -26,11 +26,18 @@ restoring  STRING held by the one handler that restores the line from Postgres, 
 ========== ====== ==================================================================================================
 
 ``seatlocks:{s<schedule id>}:<name>``, at the endpoint ``locks``. Without them every sale is still exact, only dearer.
+An owner is ``<person>.<attempt>``. The last two are the lock history: nobody writes them who gets the locks at once.
 
 ============== ====== ==============================================================================================
-<seat number>  STRING the attempt that is buying this seat just now; expires after ``seat_lock_ttl_ms``
-count          STRING how often seats of this schedule have been locked
-held:<attempt> STRING this attempt has held its seats: its retries go past the locks; expires after 24 h
+<seat number>  STRING ``<number> <owner>``: the attempt that is buying this seat just now, and the number of its
+                      locks; expires after ``seat_lock_ttl_ms``
+count          STRING number of the schedule's last lock; expires after 24 h, the next begins at the clock
+held:<owner>   STRING this attempt has held its seats: its retries go past the locks; expires after 24 h
+waits          STREAM the last 100 waits for a seat that ended (seat, ended: got or refused, waited_ms, waiter: an
+                      owner, lock: the one waited for) and locks that ran out (seat, ended: expired, lock); expires
+                      24 h after the last
+contended      HASH   seat number → ``<waits> <refused> <all waits, ms> <longest, ms> <locks that ran out> <number of
+                      the last of these>``, of at most 1,000 seats; expires 24 h after the last
 ============== ====== ==============================================================================================
 
 ``seatmap:{s<schedule id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
@@ -90,6 +97,12 @@ def seat_lock_key(schedule_id: int, name: str) -> str:
 def schedules_keys(concert_id: int) -> list[str]:
     """Schedules, seats left, the reader's lock."""
     return [f"catalog:{{c{concert_id}}}:{name}" for name in ("schedules", "seats_left", "reader")]
+
+
+def seat_lock_names(key: str) -> tuple[int, str]:
+    """The schedule and the name in a key of a schedule's locks."""
+    _, schedule, name = key.split(":", 2)
+    return int(schedule[2:-1]), name
 
 
 def seat_map_keys(schedule_id: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ class SentinelClient(Client):
     def __init__(self, url: RedisUrl) -> None:
         super().__init__()
         self._master = _Master(url)
+
+    def _masters(self) -> Iterable[Server]:
+        return [self._master]
 
     def _exchange(self, key: str, ask: Ask) -> Any:
         return self._master.exchange(ask)

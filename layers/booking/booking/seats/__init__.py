@@ -1,13 +1,15 @@
 """Seats: the map of a schedule, and holds. Postgres decides who has a seat; the Redis locks only shed load."""
 
-from booking.seats.holds import hold_seats, release_hold, sweep
+from booking.seats.holds import SEATS_PER_REQUEST_MAX, hold_best_seats, hold_seats, release_hold, sweep
 from booking.seats.reservations import ReservationUnknown, show_reservation
 from booking.seats.seat_map import show_seat_map
 from booking.seats.seat_map_cache import SeatMap, seats_changed
 
 __all__ = [
+    "SEATS_PER_REQUEST_MAX",
     "ReservationUnknown",
     "SeatMap",
+    "hold_best_seats",
     "hold_seats",
     "release_hold",
     "seats_changed",

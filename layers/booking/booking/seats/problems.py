@@ -15,6 +15,12 @@ class SeatsUnknown(NotFound):
     slug = "seats-unknown"
 
 
+class SectionUnknown(NotFound):
+    """The schedule has no such section."""
+
+    slug = "section-unknown"
+
+
 class PassOfAnotherConcert(Forbidden):
     """This pass is for another concert."""
 
@@ -31,6 +37,12 @@ class SeatTaken(Conflict):
     """A seat that you asked for is taken; nothing was held."""
 
     slug = "seat-taken"
+
+
+class TooFewSeatsLeft(Conflict):
+    """There are not so many seats left; nothing was held."""
+
+    slug = "too-few-seats-left"
 
 
 class OverLimit(Conflict):

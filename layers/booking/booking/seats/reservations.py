@@ -16,7 +16,7 @@ class ReservationUnknown(NotFound):
 
 
 def show_reservation(reservation_id: str, person: str) -> dict[str, Any]:
-    """The reservation with its payment and, once issued, its ticket.
+    """The reservation with its payment, once issued its ticket, and its story: what became of it, oldest first.
 
     Raises ReservationUnknown; a stranger's reservation is as unknown as one that does not exist.
     """

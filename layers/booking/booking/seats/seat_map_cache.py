@@ -133,13 +133,21 @@ def seats_changed(*changes: Change | None, said_before: bool = False) -> None:
         count("SeatMapCacheAway")
 
 
+def seats_may_have_changed(schedule_id: int) -> None:
+    """Say that seats of a schedule may have changed and nobody knows which: the primary answers next. Never raises."""
+    try:
+        run_together([call_of_unknown_change(schedule_id)])
+    except RedisError:
+        count("SeatMapCacheAway")
+
+
 def call_of(change: Change) -> Call:
     """What ``seats_changed`` sends for one change, for who has more to send to Redis at that moment."""
     return _told(change["schedule_id"], change["versions"])
 
 
 def call_of_unknown_change(schedule_id: int) -> Call:
-    """To be sent where seats of a schedule may have changed and nobody knows which: the primary answers next."""
+    """What ``seats_may_have_changed`` sends."""
     return _told(schedule_id, {})
 
 

@@ -1,13 +1,12 @@
 -- Take the payments whose next check is due, at most :limit of them, skipping those that somebody else has just taken.
--- Each is put off by the capped exponential backoff at once, so that a job that dies leaves them to its successor.
+-- Each is put off by the backoff at once, so that a job that dies leaves them to its successor.
+-- now(), not clock_timestamp(): so the index answers.
 update payment p set
     checks = p.checks + 1,
-    next_check_at = clock_timestamp() + make_interval(
-        secs => least(cast(:backoff_s_max as integer), power(2, least(p.checks, 10))) * (0.5 + random() / 2))
+    next_check_at = clock_timestamp() + check_backoff(p.checks, cast(:backoff_s_max as integer))
 from (
     select id from payment
-    where status in ('pending', 'refunding') and next_check_at <= clock_timestamp()
-      and (cast(:reservation_id as uuid) is null or reservation_id = cast(:reservation_id as uuid))
+    where status in ('pending', 'refunding') and next_check_at <= now()
     order by next_check_at
     limit cast(:limit as integer)
     for update skip locked

@@ -14,7 +14,8 @@ select json_strip_nulls(json_build_object(
         where p.reservation_id = r.id order by p.created_at desc limit 1),
     'ticket', (
         select json_build_object('ticket_id', t.id, 'code', t.code) from ticket t
-        where t.reservation_id = r.id and t.revoked_at is null and r.status = 'confirmed')
+        where t.reservation_id = r.id and t.revoked_at is null and r.status = 'confirmed'),
+    'story', reservation_story(r)
 ))::text
 from reservation r
 where r.id = cast(:reservation_id as uuid) and r.person = :person

@@ -1,4 +1,5 @@
--- Hold seats for one person: all of them or none. One call is the whole transaction.
+-- Hold seats for one person: all of them or none. One call is the whole transaction. The seats are those of p_numbers, or
+-- the p_best best ones (of p_section, unless that is null), chosen here: see choose_best_seats, also for p_patient.
 --
 -- Order of locks (the same in every function, so that none waits for another in a circle):
 --   person (advisory) → reservation row → seat rows by number.
@@ -12,6 +13,8 @@
 --   turn-over        the pass belongs to a turn that is over
 --   sale-closed      the operator has ended the sale
 --   schedule-unknown, wrong-concert, seats-unknown ("seats"), seats-taken ("seats"), over-limit ("limit", "has")
+--   section-unknown, too-few-left ("left")
+--   contended        there are seats enough, but others are about to take them: ask again, patiently
 -- Only "held" has changed anything.
 create or replace function hold_seats(
     p_person text,
@@ -23,7 +26,10 @@ create or replace function hold_seats(
     p_numbers integer[],
     p_hold_ttl_s integer,
     p_hold_cap_s integer,
-    p_correlation_id text
+    p_correlation_id text,
+    p_best integer default null,
+    p_section text default null,
+    p_patient boolean default false
 ) returns json
 language plpgsql as $$
 declare
@@ -31,6 +37,7 @@ declare
     v_earlier idempotency;
     v_schedule record;
     v_seats record;
+    v_numbers integer[] := p_numbers;
     v_has integer;
     v_id uuid := gen_random_uuid();
     v_expires_at timestamptz;
@@ -65,34 +72,44 @@ begin
         return json_build_object('outcome', 'sale-closed');
     end if;
 
+    -- Before any seat is locked: who may have no more keeps nobody from one.
+    v_has := seats_of_person(p_person, p_concert_id, v_now);
+    if v_has + coalesce(p_best, cardinality(p_numbers)) > v_schedule.seats_per_person_max then
+        return json_build_object('outcome', 'over-limit', 'limit', v_schedule.seats_per_person_max, 'has', v_has);
+    end if;
+
+    if p_best is not null then
+        v_numbers := choose_best_seats(p_schedule_id, p_best, p_section, v_now, p_patient);
+        if cardinality(v_numbers) < p_best then
+            return too_few_seats(p_schedule_id, p_best, p_section, v_now);
+        end if;
+    end if;
     select array_agg(number order by number) as numbers,
            array_agg(version order by number) as versions,
            array_agg(number order by number) filter (
                where state = 'sold' or (state = 'held' and held_until > v_now)) as taken,
-           sum(price) as total
+           sum(price) as total,
+           max(number) - min(number) = count(*) - 1 and min(section) = max(section)
+           and min(row_label) = max(row_label) as side_by_side
     into v_seats
     from (
-        select number, version, state, held_until, price from seat
-        where schedule_id = p_schedule_id and number = any (p_numbers)
+        select number, version, state, held_until, price, section, row_label from seat
+        where schedule_id = p_schedule_id and number = any (v_numbers)
         order by number
         for update
     ) locked;
-    if v_seats.numbers is null or cardinality(v_seats.numbers) < cardinality(p_numbers) then
+    if v_seats.numbers is null or cardinality(v_seats.numbers) < cardinality(v_numbers) then
         return json_build_object('outcome', 'seats-unknown', 'seats', (
-            select json_agg(n order by n) from unnest(p_numbers) n where n <> all (coalesce(v_seats.numbers, '{}'))));
+            select json_agg(n order by n) from unnest(v_numbers) n where n <> all (coalesce(v_seats.numbers, '{}'))));
     elsif v_seats.taken is not null then
         return json_build_object('outcome', 'seats-taken', 'seats', to_json(v_seats.taken));
     end if;
 
-    v_has := seats_of_person(p_person, p_concert_id, v_now);
-    if v_has + cardinality(p_numbers) > v_schedule.seats_per_person_max then
-        return json_build_object('outcome', 'over-limit', 'limit', v_schedule.seats_per_person_max, 'has', v_has);
-    end if;
-
     v_expires_at := v_now + make_interval(secs => least(p_hold_ttl_s, p_hold_cap_s));
-    v_answer := json_build_object(
+    v_answer := json_strip_nulls(json_build_object(
         'reservation_id', v_id, 'status', 'held', 'schedule_id', p_schedule_id, 'seats', to_json(v_seats.numbers),
-        'total', v_seats.total, 'currency', v_schedule.currency, 'expires_at', rfc3339(v_expires_at));
+        'side_by_side', case when p_best is not null then v_seats.side_by_side end,
+        'total', v_seats.total, 'currency', v_schedule.currency, 'expires_at', rfc3339(v_expires_at)));
 
     insert into reservation (id, concert_id, schedule_id, person, pass_id, seats, total, currency, status,
                              created_at, expires_at, hard_cap_at, event_seq)
