@@ -15,10 +15,10 @@ CONCERT, SCHEDULE = 3, 301
 
 
 def kept(instance: Instance) -> list[bool]:
-    """Whether the seat map and the seats left are in the cache."""
+    """Whether the seat map and the list of schedules are in the cache."""
     with redis_roles.asking(instance, "redis") as ask:
-        keys = (f"seatmap:{{s{SCHEDULE}}}:map", f"catalog:{{c{CONCERT}}}:seats_left")
-        return [ask("EXISTS", key) == 1 for key in keys]
+        keys = (f"seatmap:{{s{SCHEDULE}}}:map", f"catalog:{{c{CONCERT}}}:schedules")
+        return [ask("GETRANGE", key, 0, 0) not in (b"", b"-") for key in keys]
 
 
 def test_the_functions_read_where_they_are_told_to(http: httpx.Client, run_script: Script, instance: Instance) -> None:

@@ -47,6 +47,12 @@ def switched_back(shop: Shop) -> Iterator[None]:
     primary().rows("alter table reads_change enable trigger append_only")
 
 
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seats left are cached until a test forgets them, however slow the machine is."""
+    monkeypatch.setattr(schedules, "SEATS_LEFT_KEPT_MS", 60_000)
+
+
 def look(shop: Shop) -> tuple[str, int]:
     """Seat 1 and the seats left, as steps 5 and 4 show them."""
     [schedule] = json.loads(schedules.list_schedules(shop.concert_id))["schedules"]
