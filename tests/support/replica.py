@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from booking.platform.postgres import primary, replica
 from encore_stack.instance import Instance
-from encore_stack.parts.postgres import connected
+from support.superuser import superuser
 from support.waiting import wait_for
 
 
@@ -53,7 +53,7 @@ class Replay:
 @contextmanager
 def replay_of(instance: Instance) -> Iterator[Replay]:
     """The replica's replaying, mended at the end."""
-    with connected(instance, "replica", user="postgres", database="postgres") as connection:
+    with superuser(instance, "replica") as connection:
         replay = Replay(connection.run)
         try:
             yield replay

@@ -32,7 +32,8 @@ An owner is ``<person>.<attempt>``. The last two are the lock history: nobody wr
 <seat number>  STRING ``<number> <owner>``: the attempt that is buying this seat just now, and the number of its
                       locks; expires after ``seat_lock_ttl_ms``
 count          STRING number of the schedule's last lock; expires after 24 h, the next begins at the clock
-held:<owner>   STRING this attempt has held its seats: its retries go past the locks; expires after 24 h
+held:<owner>   STRING this attempt has its seats (held) or may have them (asked): its retries go past the locks; expires
+                      after 24 h
 waits          STREAM the last 100 waits for a seat that ended (seat, ended: got or refused, waited_ms, waiter: an
                       owner, lock: the one waited for) and locks that ran out (seat, ended: expired, lock); expires
                       24 h after the last

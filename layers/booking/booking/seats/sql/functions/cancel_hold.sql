@@ -1,6 +1,9 @@
 -- Give back a hold that has no payment under way. Outcomes: cancelled, already (nothing left to give back: with the
 -- "status"), paying, confirmed (the payment must be dealt with first), not-found (also for a stranger's).
 -- cancelled and already come with "changed", the versions of the seats (seat_versions; null: none has changed).
+--
+-- Takes the person's lock as a hold does: else seats given back while a hold of the same person is under way would be the
+-- person's until after that hold began, by the ledger's times, and count twice towards the limit.
 create or replace function cancel_hold(p_person text, p_reservation_id uuid, p_correlation_id text) returns json
 language plpgsql as $$
 declare
@@ -8,6 +11,7 @@ declare
     v_mine reservation;
     v_changed jsonb;
 begin
+    perform pg_advisory_xact_lock(hashtextextended(p_person, 0));
     select * into v_mine from reservation where id = p_reservation_id and person = p_person for update;
     v_now := clock_timestamp();
     if not found then
