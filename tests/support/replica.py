@@ -13,9 +13,9 @@ from support.waiting import wait_for
 
 
 def wait_for_replica() -> None:
-    """Return when the replica has replayed everything that the primary has written so far."""
+    """Return when the replica has replayed what the primary has written so far; at once where the two are one."""
     written = primary().value("select pg_current_wal_lsn()::text")
-    replayed = "select pg_last_wal_replay_lsn() >= cast(:written as pg_lsn)"
+    replayed = "select not pg_is_in_recovery() or pg_last_wal_replay_lsn() >= cast(:written as pg_lsn)"
     wait_for(lambda: replica().value(replayed, written=written), every_s=0.002)
 
 

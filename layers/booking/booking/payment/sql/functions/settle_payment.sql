@@ -43,7 +43,8 @@ begin
         end if;
         select * into strict v_mine from reservation where id = v_mine.id;
         select * into strict v_payment from payment where id = v_payment.id;
-    else
+    end if;
+    if not v_settled_now then
         v_changed := seat_versions(v_mine.schedule_id, v_mine.seats);
     end if;
     return json_build_object(
