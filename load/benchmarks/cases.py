@@ -32,7 +32,7 @@ _STEP_FLOORS = {
     "step1_join_queue": ("redis-lua", 2.0),
     "step2_queue_position": ("redis-lua", None),
     "step3_concerts": ("empty", None),
-    "step4_schedules": ("empty", None),
+    "step4_schedules": ("redis-get", None),
     "step5_seats": ("redis-get", 2.0),
     "step6_reserve": ("empty", None),
     "step7_pay": ("empty", None),
@@ -94,10 +94,12 @@ def sql_cases(stage: Stage, duration_s: float) -> Iterator[Case]:
     """Transactions a second of the main statements by pgbench, beside one trip or one durable row."""
     one_trip = pgbench_rate(stage, own_sql("select_one.sql"), duration_s)
     one_row = pgbench_rate(stage, own_sql("insert_row.sql"), duration_s)
+    nothing_marked = {"numbers": "{}", "versions": "{}", "all_versions": "true"}
     reads: Sequence[tuple[str, str, Mapping[str, str | int]]] = (
         ("booking.catalog", "concerts.sql", {"after": 0, "limit": 21}),
         ("booking.catalog", "schedules.sql", {"concert_id": SHOP_CONCERT_ID}),
-        ("booking.seats", "seat_map.sql", {"schedule_id": SHOP_SCHEDULE_ID}),
+        ("booking.catalog", "seats_left.sql", {"concert_id": SHOP_CONCERT_ID}),
+        ("booking.seats", "seat_map.sql", {"schedule_id": SHOP_SCHEDULE_ID, **nothing_marked}),
     )
     for package, file, variables in reads:
         statement = read_text(package, f"sql/{file}")

@@ -454,7 +454,7 @@ def test_with_redis_away_joins_wait_and_those_inside_go_on(
 
 
 def test_a_fault_of_ours_is_a_problem_too(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, shop: Shop) -> None:
-    monkeypatch.setattr("booking.catalog.find_concert", lambda _: 1 / 0)
+    monkeypatch.setattr("booking.catalog.concerts.find_concert", lambda _: 1 / 0)
 
     problem = assert_problem(http.get(f"concerts/{shop.concert_id}"), 500, "internal-error")
     assert "ZeroDivisionError" not in str(problem)

@@ -128,12 +128,17 @@ class Shop:
         return [row[0] for row in rows]
 
     def lapse(self, reservation: dict[str, Any]) -> None:
-        """Let the hold's time be over: move the whole reservation and its ledger an hour into the past."""
+        """Let the hold's time be over: move the whole reservation and its ledger an hour into the past.
+
+        Behind the seats' versions, so the replica must have it before anybody looks.
+        """
         lapse(primary().rows, reservation["reservation_id"])
+        wait_for_replica()
 
     def lapse_within_cap(self, reservation: dict[str, Any]) -> None:
         """Let the hold's time be over but not its cap: as long payments do, minutes after the hold was made."""
         lapse(primary().rows, reservation["reservation_id"], "6 minutes")
+        wait_for_replica()
 
     def pass_time(self, seconds: int) -> None:
         """Let time pass for all of the shop: move its reservations, seats, payments and ledger into the past.

@@ -20,7 +20,7 @@ import booking
 from booking.payment import cancellation, settlement
 from booking.platform.resources import read_text
 from booking.queue import gate, restore
-from booking.seats import holds
+from booking.seats import holds, reads
 from encore_stack.instance import Instance
 from encore_stack.parts.postgres import connect
 
@@ -125,7 +125,9 @@ def read_catalogue(planner: Planner) -> None:
     planner.run("catalog/concerts", after=0, limit=21)
     planner.run("catalog/concert", concert_id=1)
     planner.run("catalog/schedules", concert_id=1)
-    assert planner.run("seats/seat_map", schedule_id=1) == 2
+    planner.run("catalog/seats_left", concert_id=1)
+    marked = {"numbers": "{1,2}", "versions": "{1,1}"}
+    assert planner.run("seats/seat_map", schedule_id=1, all_versions=True, **marked) == 2
 
 
 def hold(planner: Planner, person: str, **asked: Any) -> str:
@@ -183,6 +185,9 @@ def sweep(planner: Planner) -> None:
     assert planner.document("seats/expire_next_hold", holds._EXPIRE_NEXT, after="-infinity",
                             correlation_id="test")["closed"]  # fmt: skip
     planner.run("seats/forget_old_keys", limit=5000)
+    planner.run("seats/change_reads", reads._CHANGE, concert_id=2, source="database", changed_by="test", reason="test")
+    planner.run("seats/reads_to_repeat", seconds=900)
+    planner.run("seats/reads", concert_id=2, changes=10)
 
 
 def run_the_line(planner: Planner) -> None:
@@ -267,6 +272,7 @@ _FOR_OTHER_DATA = {
     "admission_unexpired",  # a line that has been restarted: open_line asks for those still inside by older tokens
     "notice_of_reservation",  # who looks for what a person was told
     "outbox_published",  # pruning, which is to come
+    "reads_change_of_concert",  # operators who have switched reads often
 }
 
 

@@ -182,10 +182,11 @@ def replica() -> Server:
 
 
 def read_anywhere(sql: str, **parameters: Any) -> list[Row]:
-    """Rows from the replica, or from the primary while the replica is away. For reads that may be a moment old."""
+    """Rows from the replica, or from the primary while the replica is away or gives up (replaying may cancel what it
+    answers). For reads that may be a moment old."""
     try:
         return replica().rows(sql, **parameters)
-    except DatabaseAway:
+    except (DatabaseAway, DatabaseBusy):
         return primary().rows(sql, **parameters)
 
 

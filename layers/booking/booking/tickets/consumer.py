@@ -13,6 +13,7 @@ from booking.platform.postgres import primary
 from booking.platform.resources import read_text
 from booking.platform.telemetry import count, logger, start_correlation
 from booking.queue import end_turn, set_sold_out
+from booking.seats import seats_changed
 
 # Crockford's base 32: no letter that is read as a digit or spells a word.
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -65,6 +66,7 @@ def _apply(record: KafkaEventRecord) -> None:
     except Exception as fault:
         _record_failure(envelope, fault)
         raise
+    seats_changed(effect.get("changed"), said_before=True)
     if paid_by := effect.get("paid_by"):
         # Step 7 does the same at once; here nothing that dies in between leaves a buyer's place taken.
         end_turn(effect["concert_id"], paid_by["person"], paid_by["pass_id"], "paid")

@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,10 @@ from support.gateway_process import GatewayProcess, wrong_clock
 from support.proxy import Proxy, pass_on
 from support.races import Answer, Crowd, Wish, all_over_http, assert_sold_once, make_wishes
 from support.redis import start_server
-from support.replica import wait_for_replica
+from support.replica import replay_of
 from support.rows import locked_seats, wait_until_some_wait
 from support.shop import Shop, new_key
 from support.sound import SOUND
-from support.superuser import superuser
 
 pytestmark = pytest.mark.race
 
@@ -140,24 +139,13 @@ def test_a_replica_that_lags_sells_nothing_twice_and_hides_no_hold(instance: Ins
     wishes = make_wishes(shop, 60, 8)
     assert shop.map_state(1) == "available"
 
-    with replay_paused(instance):
+    with replay_of(instance) as replay:
+        replay.pause()
         answers = all_over_http(url, wishes)
         winners = assert_sold_once(wishes, answers)
         taken = {seat for wish, _ in winners for seat in wish.seats}
         assert {number for number in range(1, 9) if shop.map_state(number) == "held"} == taken
         assert_sound(url, wishes, answers, audit)
-
-
-@contextmanager
-def replay_paused(instance: Instance) -> Iterator[None]:
-    """The replica takes no notice of what the primary commits."""
-    with superuser(instance, instance.postgres_replica) as connection:
-        connection.run("select pg_wal_replay_pause()")
-        try:
-            yield
-        finally:
-            connection.run("select pg_wal_replay_resume()")
-            wait_for_replica()
 
 
 def test_processes_have_wrong_clocks(url: str, start_fast_gateway: Start, audit: Audit, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@
 -- An event may tell of a commit that was lost: it was published, and then a failover without synchronous replication made
 -- a server the primary that had not got it. It is void, and counts as done: no outbox row has its id (as of one that was
 -- pruned), and the reservation is not there, has not come so far, or has had another event of that number since.
--- Answers {"applied", "concert_id", "sold_out", "paid_by"}: sold_out is null unless the event moved the concert's counters;
--- paid_by, the person and the pass, unless a turn ended with the event; {"applied": false, "void": true} for a void one.
+-- Answers {"applied", "concert_id", "sold_out", "paid_by", "changed"}: sold_out is null unless the event moved the concert's
+-- counters; paid_by, the person and the pass, unless a turn ended with the event; changed has the present versions of the
+-- reservation's seats (seat_versions). {"applied": false, "void": true} for a void one.
 create or replace function apply_reservation_event(
     p_event_id uuid,
     p_type text,
@@ -29,7 +30,8 @@ begin
         select * into v_mine from reservation where id = p_reservation_id;
         return json_build_object('applied', false, 'concert_id', v_mine.concert_id, 'paid_by', case
             when p_type = 'reservation.confirmed' then
-                json_build_object('person', v_mine.person, 'pass_id', v_mine.pass_id) end);
+                json_build_object('person', v_mine.person, 'pass_id', v_mine.pass_id) end,
+            'changed', seat_versions(v_mine.schedule_id, v_mine.seats));
     end if;
 
     -- Share: a refund that is about to commit is waited for, and then seen.
@@ -57,7 +59,7 @@ begin
         on conflict (event_id) do nothing;
     end if;
     if v_moved = 0 then
-        return json_build_object('applied', true);
+        return json_build_object('applied', true, 'changed', seat_versions(v_mine.schedule_id, v_mine.seats));
     end if;
     update schedule_sales set seats_sold = seats_sold + v_moved where schedule_id = v_mine.schedule_id;
     return json_build_object(
@@ -66,5 +68,6 @@ begin
         'sold_out', (
             select sum(seats_sold) >= sum(seats_total) from schedule_sales where concert_id = v_mine.concert_id),
         'paid_by', case when v_moved > 0 then
-            json_build_object('person', v_mine.person, 'pass_id', v_mine.pass_id) end);
+            json_build_object('person', v_mine.person, 'pass_id', v_mine.pass_id) end,
+        'changed', seat_versions(v_mine.schedule_id, v_mine.seats));
 end $$;
