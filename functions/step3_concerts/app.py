@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from chalice.app import Response
 
-from booking import catalog
-from booking.catalog.concerts import CACHE_CONTROL
+from booking.catalog import concerts
+from booking.catalog.concerts import CACHE_CONTROL, ConcertUnknown
 from booking.platform.edge import StepApp, answer_with_etag, encode, path_id
 
 app = StepApp("step3_concerts")
@@ -14,11 +14,11 @@ app = StepApp("step3_concerts")
 @app.route("/concerts")
 def list_concerts() -> Response:
     query: Mapping[str, str] = app.request.query_params or {}
-    page = catalog.list_concerts(query.get("limit"), query.get("cursor"))
+    page = concerts.list_concerts(query.get("limit"), query.get("cursor"))
     return answer_with_etag(app, encode(page), {"Cache-Control": CACHE_CONTROL})
 
 
 @app.route("/concerts/{concert_id}")
 def show_concert(concert_id: str) -> Response:
-    concert = catalog.find_concert(path_id(concert_id, catalog.ConcertUnknown))
+    concert = concerts.find_concert(path_id(concert_id, ConcertUnknown))
     return answer_with_etag(app, encode(concert), {"Cache-Control": CACHE_CONTROL})

@@ -32,13 +32,15 @@ _STEP_FLOORS = {
     "step1_join_queue": ("redis-lua", 2.0),
     "step2_queue_position": ("redis-lua", None),
     "step3_concerts": ("empty", None),
-    "step4_schedules": ("empty", None),
+    "step4_schedules": ("redis-get", None),
     "step5_seats": ("redis-get", 2.0),
     "step6_reserve": ("empty", None),
     "step7_pay": ("empty", None),
 }
 _ONCE = {"step1_join_queue": 9_000, "step6_reserve": 2_500, "step7_pay": 1_000}
 """Steps of which each request is sent once, and how many may be needed a second."""
+NOTHING_MARKED = {"numbers": "{}", "versions": "{}", "all_versions": "true"}
+"""What the statement of the seat map is asked besides the schedule, by who fills an empty cache from the primary."""
 _SQL_FLOORS = ("step6_reserve", "step7_pay")
 """Steps whose floor over HTTP is the same SQL called by pgbench. 40 % of its rate is 2.5 times its cost."""
 
@@ -97,7 +99,8 @@ def sql_cases(stage: Stage, duration_s: float) -> Iterator[Case]:
     reads: Sequence[tuple[str, str, Mapping[str, str | int]]] = (
         ("booking.catalog", "concerts.sql", {"after": 0, "limit": 21}),
         ("booking.catalog", "schedules.sql", {"concert_id": SHOP_CONCERT_ID}),
-        ("booking.seats", "seat_map.sql", {"schedule_id": SHOP_SCHEDULE_ID}),
+        ("booking.catalog", "seats_left.sql", {"concert_id": SHOP_CONCERT_ID}),
+        ("booking.seats", "seat_map.sql", {"schedule_id": SHOP_SCHEDULE_ID, **NOTHING_MARKED}),
     )
     for package, file, variables in reads:
         statement = read_text(package, f"sql/{file}")

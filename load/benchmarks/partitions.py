@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from benchmarks import tools
-from benchmarks.cases import CLIENTS, own_sql
+from benchmarks.cases import CLIENTS, NOTHING_MARKED, own_sql
 from benchmarks.measure import Case, Result, measure
 from benchmarks.stage import INSTANCE
 from benchmarks.tools import ToolError
@@ -59,7 +59,7 @@ def measure_partitions(
     for seats in sizes:
         _check_disk(instance, seats)
     tell("Postgres")
-    Stack(instance).up(("postgres",))
+    Stack(instance).up((instance.postgres_primary,))
     return [_measure_size(Instance.load(INSTANCE), seats, rounds, duration_s, keep, tell) for seats in sizes]
 
 
@@ -119,6 +119,7 @@ class _Database:
 
     def __init__(self, instance: Instance, name: str, seats: int, partitions: int, tell: Callable[[str], None]) -> None:
         self._instance, self._name, self._partitions, self._tell = instance, name, partitions, tell
+        self._primary = instance.postgres_primary
         schedules = seats // SEATS_PER_SCHEDULE
         self._counts = Counts(schedules // SCHEDULES_PER_CONCERT, schedules, seats)
 
@@ -131,7 +132,7 @@ class _Database:
         """Makes it anew and fills it; how often a second that could be done, without making the tables."""
         for statement in _EMPTY:
             self._as_superuser(statement.format(self._name), "postgres")
-        url = self._instance.database_url().rsplit("/", 1)[0] + f"/{self._name}"
+        url = self._instance.database_url(self._primary).rpartition("/")[0] + f"/{self._name}"
         with _environment({"ENCORE_SEAT_PARTITIONS": str(self._partitions)}):
             migrate(url)
         started_s = time.monotonic()
@@ -140,7 +141,7 @@ class _Database:
         self._tell(f"{self._name}: loaded in {took_s:.1f} s; vacuum and checkpoint, so that nothing is left for later")
         self._as_superuser("vacuum seat")
         self._as_superuser("checkpoint")
-        with closing(connect(self._instance, "postgres", database=self._name)) as connection:
+        with closing(connect(self._instance, self._primary, database=self._name)) as connection:
             connection.run(own_sql("partitions.sql").replace(":schedules", str(self._counts.schedules)))
         return 1 / took_s
 
@@ -148,19 +149,20 @@ class _Database:
         """Transactions a second of a statement, which may ask for the number of :schedules."""
         libpq = {
             "PGHOST": HOST,
-            "PGPORT": str(self._instance.ports["postgres"]),
+            "PGPORT": str(self._instance.ports[self._primary]),
             "PGUSER": "encore",
             "PGPASSWORD": self._instance.secrets()["database_password"],
             "PGDATABASE": self._name,
         }
-        return lambda: tools.pgbench(libpq, statement, CLIENTS, duration_s, {"schedules": self._counts.schedules})
+        variables = {"schedules": self._counts.schedules, **NOTHING_MARKED}
+        return lambda: tools.pgbench(libpq, statement, CLIENTS, duration_s, variables)
 
     def drop(self) -> None:
         """It and its files."""
         self._as_superuser(_EMPTY[0].format(self._name), "postgres")
 
     def _as_superuser(self, statement: str, database: str = "") -> object:
-        with closing(connect(self._instance, "postgres", "postgres", database or self._name)) as connection:
+        with closing(connect(self._instance, self._primary, "postgres", database or self._name)) as connection:
             return connection.run(statement)
 
 

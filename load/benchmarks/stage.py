@@ -22,7 +22,7 @@ from booking.queue import Pass, join_line, person_of
 from booking.queue.gate import RATE_PER_S_MAX, change_gate
 from booking.queue.tokens import sign_pass
 from encore_stack.dataset import FULL, load
-from encore_stack.instance import Instance
+from encore_stack.instance import POSTGRES_SERVERS, Instance
 from encore_stack.parts import part_named
 from encore_stack.parts.postgres import connect
 from encore_stack.stack import Stack
@@ -32,7 +32,7 @@ DATABASE = "encore"
 FLOOR_DATABASE = "encore_floor"
 """A copy of the database for pgbench: it pays without asking a payment firm, which the audit would rightly report."""
 
-SERVERS = ("postgres", "replica", "redis", "danal", "payco")
+SERVERS = (*POSTGRES_SERVERS, "redis", "danal", "payco")
 SQL = Path(__file__).parent / "sql"
 LINE_CONCERT_ID = 1
 """The concert that people wait for; the others' seats are sold."""
@@ -56,8 +56,8 @@ class Stage:
         os.environ.update(self.environment())
         settings.cache_clear()
         self._say("database")
-        migrate(self.instance.database_url())
-        load(self.instance.database_url(), FULL, self._say)
+        migrate(self.instance.database_url(self.instance.postgres_primary))
+        load(self.instance.database_url(self.instance.postgres_primary), FULL, self._say)
         with closing(self.connection()) as connection:
             connection.run(SQL.joinpath("setup.sql").read_text())
         self._copy_database()
@@ -70,13 +70,13 @@ class Stage:
 
     def connection(self, database: str = DATABASE, user: str = "encore") -> pg8000.native.Connection:
         """A connection to the primary, by default as the booking role."""
-        return connect(self.instance, "postgres", user, database)
+        return connect(self.instance, self.instance.postgres_primary, user, database)
 
     def libpq_environment(self) -> dict[str, str]:
         """Where the database of the floors is, for programs that use libpq."""
         return {
             "PGHOST": "127.0.0.1",
-            "PGPORT": str(self.instance.ports["postgres"]),
+            "PGPORT": str(self.instance.ports[self.instance.postgres_primary]),
             "PGUSER": "encore",
             "PGPASSWORD": self.instance.secrets()["database_password"],
             "PGDATABASE": FLOOR_DATABASE,

@@ -36,7 +36,7 @@ _LOCK = "select count(*) from (select from seat where schedule_id = any (cast(:i
 async def incident(scene: Scene) -> None:
     """Twelve seconds of shopping, the forgotten transaction, its end by the job, twenty seconds more."""
     await scene.wait(BEFORE_S)
-    culprit = await scene.do(lambda: connect(scene.stage.instance, "postgres"))
+    culprit = await scene.do(lambda: _connect(scene))
     pid = culprit.run("select pg_backend_pid()")[0][0]
     scene.breaks(f"session {pid} locks every seat of the concert and does nothing more")
     await scene.do(lambda: _sit(culprit, scene.crowd.concert.schedule_ids))
@@ -46,6 +46,10 @@ async def incident(scene: Scene) -> None:
     scene.figure("survived", await scene.do(lambda: _is_there(culprit)))
     scene.healed(f"ended by {record['ended_by']} after {record['held_s']} s, {record['waiting']} waited for it")
     await scene.wait(AFTER_S)
+
+
+def _connect(scene: Scene) -> pg8000.native.Connection:
+    return connect(scene.stage.instance, scene.stage.instance.postgres_primary)
 
 
 def _sit(culprit: pg8000.native.Connection, schedule_ids: tuple[int, ...]) -> None:

@@ -19,6 +19,13 @@ TOPIC_PARTITIONS = 12
 BROKERS = ("kafka", "kafka2", "kafka3")
 """The parts that are Kafka brokers; an instance has the first one or all three."""
 
+POSTGRES_SERVERS = ("postgres", "postgres2")
+"""The parts that are Postgres servers, by names that say nothing of roles: one is the primary, the other its replica,
+and a failover leaves it the other way round."""
+
+REPLICATIONS = ("async", "sync")
+"""Whether a commit waits until the replica has it on its disk."""
+
 REDIS_SERVERS: Mapping[str, tuple[str, ...]] = {
     "single": ("redis",),
     "split": ("redis", "redis_locks", "redis_cache"),
@@ -67,6 +74,8 @@ class Instance:
     """Kafka brokers of our own: 1 or 3."""
     redis_topology: str = "single"
     """How Redis is run: a key of ``REDIS_SERVERS``."""
+    replication: str = "async"
+    """How Postgres replicates: one of ``REPLICATIONS``."""
 
     @classmethod
     def load_existing(cls) -> "Instance":
@@ -91,6 +100,7 @@ class Instance:
         instance.external_kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or config.get("external_kafka")
         instance.broker_count = int(config.get("brokers", 1))
         instance.redis_topology = str(config.get("redis", "single"))
+        instance.replication = str(config.get("replication", "async"))
         return instance
 
     def choose_kafka(self, broker_count: int | None = None) -> None:
@@ -186,12 +196,13 @@ class Instance:
         (self.dir.parent / ".gitignore").write_text("*\n")
 
     def save_config(self) -> None:
-        """Persist the ports, how Kafka and Redis are run, and where Kafka is if it is not ours."""
+        """Persist the ports, how Kafka, Redis and Postgres are run, and where Kafka is if it is not ours."""
         config = {
             "ports": self.ports,
             "external_kafka": self.external_kafka,
             "brokers": self.broker_count,
             "redis": self.redis_topology,
+            "replication": self.replication,
         }
         write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
 
@@ -218,11 +229,40 @@ class Instance:
         """HTTP address of a part."""
         return f"http://{HOST}:{self.ports[part]}"
 
-    def database_url(self, part: str = "postgres") -> str:
-        return f"postgresql://encore:{self.secrets()['database_password']}@{HOST}:{self.ports[part]}/encore"
+    def database_url(self, *parts: str) -> str:
+        """The database on these servers; on all of them unless told otherwise: who connects finds the primary."""
+        servers = self._addresses(parts or POSTGRES_SERVERS)
+        return f"postgresql://encore:{self.secrets()['database_password']}@{servers}/encore"
 
-    def superuser_url(self, part: str = "postgres") -> str:
-        return f"postgresql://postgres:{self.secrets()['postgres_password']}@{HOST}:{self.ports[part]}/encore"
+    @property
+    def replica_url(self) -> str:
+        """The same for reads: they prefer the replica, whichever it is. It mostly is the second, which saves a look."""
+        return self.database_url(*reversed(POSTGRES_SERVERS))
+
+    @property
+    def postgres_primary(self) -> str:
+        """The server that is the primary, or is to be.
+
+        Their data say so, which outlive every process: a replica's have ``standby.signal``, and what was the primary
+        before a failover is marked until it has joined again (``rejoin_mark``).
+        """
+        replaced = [name for name in POSTGRES_SERVERS if self.rejoin_mark(name).exists()]
+        able = [name for name in POSTGRES_SERVERS if name not in replaced]
+        primaries = [
+            name
+            for name in able
+            if (self.data_dir(name) / "PG_VERSION").exists() and not (self.data_dir(name) / "standby.signal").exists()
+        ]
+        return (primaries or able)[0]
+
+    @property
+    def postgres_replica(self) -> str:
+        """The other one."""
+        return next(name for name in POSTGRES_SERVERS if name != self.postgres_primary)
+
+    def rejoin_mark(self, part: str) -> Path:
+        """Exists while this server's data are those of a primary that another has replaced."""
+        return self.data_dir(f"{part}.rejoin")
 
     @property
     def reservation_topic(self) -> str:
@@ -286,8 +326,8 @@ def function_environment(instance: Instance) -> dict[str, str]:
     secret_values = instance.secrets()
     redis_urls = instance.redis_urls()
     return {
-        "ENCORE_DATABASE_URL": instance.database_url("postgres"),
-        "ENCORE_REPLICA_URL": instance.database_url("replica"),
+        "ENCORE_DATABASE_URL": instance.database_url(),
+        "ENCORE_REPLICA_URL": instance.replica_url,
         "ENCORE_QUEUE_REDIS_URL": redis_urls["queue"],
         "ENCORE_LOCKS_REDIS_URL": redis_urls["locks"],
         "ENCORE_CACHE_REDIS_URL": redis_urls["cache"],
@@ -306,8 +346,8 @@ def function_secrets(instance: Instance) -> dict[str, str]:
     """The JSON of the Secrets Manager secret that the template names."""
     secret_values = instance.secrets()
     return {
-        "database_url": instance.database_url("postgres"),
-        "replica_url": instance.database_url("replica"),
+        "database_url": instance.database_url(),
+        "replica_url": instance.replica_url,
         "token_keys": secret_values["token_keys"],
         "person_secret": secret_values["person_secret"],
     }

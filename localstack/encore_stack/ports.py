@@ -9,7 +9,7 @@ HOST = "127.0.0.1"
 
 DEFAULT_PORTS: Mapping[str, int] = {
     "postgres": 15432,
-    "replica": 15433,
+    "postgres2": 15433,
     "redis": 16379,
     "redis2": 16380,
     "redis3": 16381,

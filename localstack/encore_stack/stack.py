@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from encore_stack.instance import REDIS_PARTS, SENTINELS, BadInstance, Instance
-from encore_stack.parts import PART_NAMES, PARTS, Part, PartError, Unhealthy, part_named, with_needs
+from encore_stack.instance import POSTGRES_SERVERS, REDIS_PARTS, SENTINELS, BadInstance, Instance
+from encore_stack.parts import PART_NAMES, PARTS, Part, PartError, Unhealthy, part_named, postgres, with_needs
 from encore_stack.ports import DEFAULT_PORTS, HOST, PortClaims, choose_ports, port_owner
 from encore_stack.processes import end_strays, find_strays, is_alive
 from encore_stack.supervisor import FATAL, RUNNING, STOPPED, Supervisor
@@ -109,7 +109,7 @@ class Stack:
 
         def start(part: Part) -> None:
             try:
-                for needed in part.needs:
+                for needed in part.waits_for(self.instance):
                     while needed in done and not done[needed].wait(_POLL_S):
                         if failed.is_set():
                             return
@@ -216,6 +216,37 @@ class Stack:
                 raise StackError("the stack is not running: scripts/up starts it")
             self._start_and_wait(part, self.running(), Event())
 
+    def promote(self, name: str) -> str:
+        """Make the replica the primary; returns the name of the one before, which is ended first and held down.
+
+        ``start`` or ``up`` bring that one back, as a replica. Ended cleanly it hands over everything; one that does not
+        answer is killed, and what it had not sent is lost. Raises KeyError, StackError.
+        """
+        self._present(name)
+        if name not in POSTGRES_SERVERS:
+            raise StackError(f"{name} has no role to change: {' and '.join(POSTGRES_SERVERS)} have")
+        with self.locked():
+            before = self.instance.postgres_primary
+            try:
+                postgres.check_promotable(self.instance, name)
+                self.instance.held_file(before).touch()
+                self.instance.held_file(name).unlink(missing_ok=True)
+                self._end_primary(before)
+                postgres.replace_primary(self.instance, before, name)
+                postgres.settle_promotion(self.instance, name)
+            except (PartError, Unhealthy) as error:
+                raise StackError(f"{name}: {error}") from error
+        return before
+
+    def _end_primary(self, name: str) -> None:
+        """Cleanly where it answers, else at once: nothing of it may go on answering."""
+        try:
+            part_named(name).probe(self.instance)
+        except Unhealthy:
+            postgres.kill(self.instance, name)
+        self.supervisor.stop_part(name)
+        postgres.kill(self.instance, name)
+
     def _present(self, name: str) -> Part:
         part = part_named(name)
         if reason := part.absent(self.instance):
@@ -234,8 +265,9 @@ class Stack:
         with self.locked():
             running = self.running()
             self._stop_all([name for name in running if name in _STOP_FIRST])
-            self._stop_all([name for name in running if name not in _STOP_FIRST and name != "postgres"])
-            self._stop_all([name for name in running if name == "postgres"])
+            primary = self.instance.postgres_primary
+            self._stop_all([name for name in running if name not in _STOP_FIRST and name != primary])
+            self._stop_all([name for name in running if name == primary])
             self.supervisor.shut_down()
             forced = end_strays(self.instance)
             socket = self.instance.supervisor_socket

@@ -1,5 +1,6 @@
 """Booking through the deployed functions, over HTTP, by way of Kafka to the ticket."""
 
+import random
 import secrets
 import subprocess
 from collections import Counter
@@ -21,12 +22,17 @@ from support.waiting import wait_for
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
 _PEOPLE = 200
+_GROUPS = 60
 _AT_ONCE = 40
 
 
-def first_free_seat(person: Person, schedule_id: int) -> int:
+def free_seats(person: Person, schedule_id: int) -> list[int]:
     seat_map = person.http.get(f"schedules/{schedule_id}/seats", headers=person.with_pass).json()
-    return next(int(seat["number"]) for seat in seat_map["seats"] if seat["state"] == "available")
+    return [seat["number"] for seat in seat_map["seats"] if seat["state"] == "available"]
+
+
+def first_free_seat(person: Person, schedule_id: int) -> int:
+    return free_seats(person, schedule_id)[0]
 
 
 @contextmanager
@@ -42,7 +48,7 @@ def faulty(gateway_url: str, **faults: Any) -> Iterator[None]:
 @contextmanager
 def database(instance: Instance) -> Iterator[pg8000.native.Connection]:
     """The deployed functions' own database."""
-    address = urlsplit(instance.database_url())
+    address = urlsplit(instance.database_url(instance.postgres_primary))
     connection = pg8000.native.Connection(
         address.username or "", password=address.password, host=address.hostname or "", port=address.port or 0,
         database=address.path.lstrip("/"), ssl_context=False,
@@ -164,5 +170,29 @@ def test_two_hundred_people_one_seat_one_wins(http: httpx.Client, run_script: Sc
     for answer in answers:
         if answer.status_code == 409:
             assert_problem(answer, 409, "seat-taken")
+    audit = run_script("audit", "--settle", "30")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+@pytest.mark.race
+def test_groups_that_want_the_same_seats_are_told_which_are_taken(http: httpx.Client, run_script: Script) -> None:
+    chance = random.Random(1)
+    with ThreadPoolExecutor(_AT_ONCE) as crowd:
+        people = list(crowd.map(lambda _: Person(http).join(4), range(_GROUPS)))
+        seats = free_seats(people[0], 402)[:8]
+        wishes = [(person, chance.sample(seats, n % 4 + 1), secrets.token_hex(16)) for n, person in enumerate(people)]
+        answers = list(crowd.map(lambda wish: wish[0].reserve(402, wish[1], wish[2]), wishes))
+
+    sold: list[int] = []
+    for (person, wanted, key), answer in zip(wishes, answers, strict=True):
+        if answer.status_code == 201:
+            sold += answer.json()["seats"]
+            assert person.reserve(402, wanted, key).json() == answer.json()
+        else:
+            taken = assert_problem(answer, 409, "seat-taken")["seats"]
+            assert taken
+            assert set(taken) <= set(wanted)
+    assert sold
+    assert len(sold) == len(set(sold)), "a seat was sold twice"
     audit = run_script("audit", "--settle", "30")
     assert audit.returncode == 0, audit.stdout + audit.stderr

@@ -180,7 +180,7 @@ def test_the_layers_sql_is_followed(copy: Copy) -> None:
 
 def test_the_layers_lua_is_followed(copy: Copy) -> None:
     with (
-        copy.edited(APP, "import catalog\n", "import catalog\nfrom booking.queue.scripts import CLOCK\n"),
+        copy.edited(APP, "import concerts\n", "import concerts\nfrom booking.queue.scripts import CLOCK\n"),
         copy.edited(APP, f'"Cache-Control": {CACHE_CONTROL}', '"Cache-Control": CLOCK.splitlines()[0]}'),
     ):
         assert copy.get().status_code == 200

@@ -12,7 +12,7 @@ from support.waiting import wait_for
 def test_the_deployed_loop_ends_who_sits_on_seats_and_the_verb_tells(
     instance: Instance, run_script: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    culprit = connect(instance, "postgres")
+    culprit = connect(instance, instance.postgres_primary)
     [[pid]] = culprit.run("select pg_backend_pid()")
     culprit.run("begin")
     culprit.run("select number from seat where schedule_id = 101 and number = 150 for update")

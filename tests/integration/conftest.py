@@ -7,7 +7,7 @@ The test stack (``ENCORE_INSTANCE=test``) is brought up by ``scripts/test``. Its
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -20,12 +20,12 @@ from booking.platform.migrate import migrate
 from booking.platform.settings import settings
 from booking.queue import scripts
 from encore_stack.instance import Instance, function_environment
-from encore_stack.parts.postgres import connect
 from encore_stack.stack import Stack
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
 from support.redis import RedisStacks, heal
 from support.shop import Shop
+from support.superuser import run_as_superuser
 from support.trips import CountTrips, trip_counter
 
 DATABASE = "encore_integration"
@@ -39,13 +39,6 @@ def instance() -> Instance:
     if "postgres" not in instance.ports:
         pytest.fail("the test stack is not up: run scripts/test, or ENCORE_INSTANCE=test scripts/up --no-tour", False)
     return instance
-
-
-def run_as_superuser(instance: Instance, *statements: str) -> None:
-    """Run statements that need more than the booking role has, each on its own."""
-    with closing(connect(instance, "postgres", user="postgres", database="postgres")) as connection:
-        for statement in statements:
-            connection.run(statement)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +138,7 @@ def encore_environment(
 ) -> Iterator[None]:
     environment = function_environment(instance) | {
         "ENCORE_DATABASE_URL": database_url,
-        "ENCORE_REPLICA_URL": database_url.replace(f":{instance.ports['postgres']}/", f":{instance.ports['replica']}/"),
+        "ENCORE_REPLICA_URL": instance.replica_url.rpartition("/")[0] + f"/{database_url.rpartition('/')[2]}",
         "ENCORE_QUEUE_REDIS_URL": redis_urls["queue"],
         "ENCORE_LOCKS_REDIS_URL": redis_urls["locks"],
         "ENCORE_CACHE_REDIS_URL": redis_urls["cache"],

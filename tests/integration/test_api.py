@@ -6,6 +6,7 @@ The fast gateway's WSGI application is called in process, on real servers.
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
@@ -426,6 +427,18 @@ def test_the_catalogue_is_read_from_the_primary_while_the_replica_is_away(
     assert http.get(f"concerts/{shop.concert_id}").status_code == 200
 
 
+def test_a_seat_map_is_read_from_the_replica_while_there_is_no_primary_and_is_not_kept(
+    person: Person, shop: Shop, use_settings: Callable[..., AbstractContextManager[None]]
+) -> None:
+    with use_settings(database_url="postgresql://encore@127.0.0.1:1/encore"):
+        first = person.http.get(f"schedules/{shop.concert_id}/seats", headers=person.with_pass)
+    primary().rows("update seat set price = 7 where schedule_id = :id", id=shop.concert_id)  # nobody says so
+    then = person.http.get(f"schedules/{shop.concert_id}/seats", headers=person.with_pass)
+
+    assert first.status_code == 200
+    assert {seat["price"] for seat in then.json()["seats"]} == {7}
+
+
 def test_with_redis_away_joins_wait_and_those_inside_go_on(
     person: Person, shop: Shop, danal: SimulatedGateway, use_settings: Callable[..., None]
 ) -> None:
@@ -441,7 +454,7 @@ def test_with_redis_away_joins_wait_and_those_inside_go_on(
 
 
 def test_a_fault_of_ours_is_a_problem_too(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, shop: Shop) -> None:
-    monkeypatch.setattr("booking.catalog.find_concert", lambda _: 1 / 0)
+    monkeypatch.setattr("booking.catalog.concerts.find_concert", lambda _: 1 / 0)
 
     problem = assert_problem(http.get(f"concerts/{shop.concert_id}"), 500, "internal-error")
     assert "ZeroDivisionError" not in str(problem)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +19,17 @@ class SimulatedGateway:
 
     url: str
     panel_url: str
+    panel: httpx.Client
 
     def faults(self, **faults: object) -> None:
-        httpx.put(f"{self.panel_url}/_faults", json=faults, trust_env=False).raise_for_status()
+        self.panel.put("_faults", json=faults).raise_for_status()
 
     def well(self) -> None:
-        httpx.delete(f"{self.panel_url}/_faults", trust_env=False).raise_for_status()
+        self.panel.delete("_faults").raise_for_status()
 
     def charged(self, order_id: str) -> int:
         """What the book holds for an order: charges less refunds."""
-        entries = httpx.get(f"{self.panel_url}/_book", params={"order_id": order_id}, trust_env=False).json()["entries"]
+        entries = self.panel.get("_book", params={"order_id": order_id}).json()["entries"]
         return sum(entry["amount"] if entry["kind"] == "charge" else -entry["amount"] for entry in entries)
 
 
@@ -40,4 +42,8 @@ def start_gateway(processes: ExitStack, name: str, port: int, book: Path) -> Sim
     processes.callback(process.terminate)
     assert process.stdout is not None
     listening = httpx.Response(200, text=process.stdout.readline()).json()
-    return SimulatedGateway(listening["url"], listening["panel_url"])
+    # It has more to say, of each fault that is set; were nobody to read, the pipe would fill and it would hang.
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+    # One client: each costs an SSL context, and some tests change the faults hundreds of times.
+    panel = processes.enter_context(httpx.Client(base_url=listening["panel_url"], trust_env=False))
+    return SimulatedGateway(listening["url"], listening["panel_url"], panel)

@@ -35,6 +35,22 @@ def wait_until_somebody_waits(other: Server) -> None:
     wait_for(lambda: primary().value(waits, holder=holder), within_s=10, every_s=0.002)
 
 
+def waiting(function: str = "hold_seats") -> list[int]:
+    """Postgres' process ids of those whose call of a function waits for a lock, or sleeps in a test's pause."""
+    rows = primary().rows(
+        "select pid from pg_stat_activity where datname = current_database() and wait_event_type in ('Lock', 'Timeout')"
+        " and query like '%' || cast(:function as text) || '(%'",
+        function=function,
+    )
+    return [row[0] for row in rows]
+
+
+def wait_until_some_wait(how_many: int, function: str = "hold_seats") -> list[int]:
+    """Return when so many wait in that function: whose they are."""
+    wait_for(lambda: len(waiting(function)) >= how_many, within_s=10, every_s=0.002)
+    return waiting(function)
+
+
 def deadlocks() -> int:
     """How many deadlocks Postgres has seen in this database."""
     primary().rows("select pg_stat_clear_snapshot()")

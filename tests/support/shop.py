@@ -12,6 +12,8 @@ from typing import Any
 from booking import payment, seats
 from booking.payment import PaidOrPending
 from booking.platform.postgres import primary
+from booking.platform.redis import redis
+from booking.platform.redis_keys import seat_map_keys
 from booking.queue import Pass, person_of
 from booking.seats.holds import Attempt
 from support.replica import wait_for_replica
@@ -54,10 +56,10 @@ class Shop:
             wait_for_replica()
         return cls(concert_id)
 
-    def shopper(self, name: str = "someone") -> Pass:
+    def shopper(self, name: str = "someone", expires_in_s: int = 600) -> Pass:
         """A pass such as the line would give: signed papers are the line's business, not the shop's."""
         person = person_of(f"{self.concert_id} {name}")
-        return Pass(self.concert_id, person, 1, 1, 1, f"{self.concert_id}-{name}", int(time.time()) + 600)
+        return Pass(self.concert_id, person, 1, 1, 1, f"{self.concert_id}-{name}", int(time.time()) + expires_in_s)
 
     def attempt(self, name: str, key: str | None = None, body: str = "body") -> Attempt:
         return Attempt(self.shopper(name), key or new_key(), body)
@@ -126,12 +128,42 @@ class Shop:
         return [row[0] for row in rows]
 
     def lapse(self, reservation: dict[str, Any]) -> None:
-        """Let the hold's time be over: move the whole reservation and its ledger an hour into the past."""
+        """Let the hold's time be over: move the whole reservation and its ledger an hour into the past.
+
+        Behind the seats' versions, so the replica must have it before anybody looks.
+        """
         lapse(primary().rows, reservation["reservation_id"])
+        wait_for_replica()
 
     def lapse_within_cap(self, reservation: dict[str, Any]) -> None:
         """Let the hold's time be over but not its cap: as long payments do, minutes after the hold was made."""
         lapse(primary().rows, reservation["reservation_id"], "6 minutes")
+        wait_for_replica()
+
+    def pass_time(self, seconds: int) -> None:
+        """Let time pass for all of the shop: move its reservations, seats, payments and ledger into the past.
+
+        A replica may show it a moment later: nothing waits for that here.
+        """
+        primary().rows(
+            """
+            do $$ begin
+                alter table seat_ledger disable trigger append_only;
+                update reservation set created_at = created_at - interval '%s', expires_at = expires_at - interval '%s',
+                    hard_cap_at = hard_cap_at - interval '%s', closed_at = closed_at - interval '%s'
+                    where schedule_id = %d;
+                update seat set held_until = held_until - interval '%s' where schedule_id = %d;
+                update seat_ledger set held_until = held_until - interval '%s', at = at - interval '%s'
+                    where schedule_id = %d;
+                update payment p set created_at = p.created_at - interval '%s',
+                    deadline_at = p.deadline_at - interval '%s', settled_at = p.settled_at - interval '%s'
+                    from reservation r where r.id = p.reservation_id and r.schedule_id = %d;
+                alter table seat_ledger enable trigger append_only;
+            end $$
+            """.replace("%s", f"{seconds} seconds").replace("%d", str(self.concert_id))
+        )
+        # Their versions have not changed, and a cached map is true by the real clock.
+        redis("cache").delete(*seat_map_keys(self.concert_id))
 
     def let_pass(self, reservation: dict[str, Any], seconds: int) -> None:
         """Let time pass for a reservation: everything of it happened so much earlier."""

@@ -98,6 +98,14 @@ def test_a_longer_drill_is_stretched(behaviour: SimpleNamespace) -> None:
     assert "run b 500" in behaviour.done
 
 
+def test_the_beginning_of_names_plays_all_of_them(behaviour: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    drills = [replace(known, name=name) for known, name in zip(drill.all_drills(), ("a-b", "a", "ab"), strict=True)]
+    monkeypatch.setattr(drill, "all_drills", lambda: drills)
+
+    assert drill.run(["a", "--duration", "500"]) == 0
+    assert sorted(done for done in behaviour.done if done.startswith("run ")) == ["run a 500", "run a-b 500"]
+
+
 def test_two_drills_at_once_on_one_instance_are_refused(
     behaviour: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

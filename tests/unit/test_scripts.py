@@ -28,7 +28,17 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("status",), ("tour",), ("audit",), ("seed",), ("logs",), ("gate", "show", "1"), ("locks",), ("long-locks",)],
+    [
+        ("status",),
+        ("tour",),
+        ("audit",),
+        ("seed",),
+        ("logs",),
+        ("gate", "show", "1"),
+        ("locks",),
+        ("long-locks",),
+        ("reads", "show", "1"),
+    ],
     ids=lambda command: command[0],
 )
 def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -> None:
@@ -49,6 +59,9 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("gate", "explode", "1"), "invalid choice: 'explode'"),
         (("gate", "show", "concert"), "'concert' is no concert's id"),
         (("gate", "show", "1", "2"), "show takes no value"),
+        (("reads", "memory", "1"), "invalid choice: 'memory'"),
+        (("reads", "database", "0"), "'0' is no concert's id"),
+        (("reads", "database"), "the following arguments are required: CONCERT"),
         (("gate", "restart", "1"), "throws everybody out who waits for concert 1; say --yes"),
         (("locks", "everything"), "'everything' is not a whole number above 0"),
         (("locks", "--rows", "0"), "'0' is not a whole number above 0"),

@@ -7,10 +7,12 @@ from booking.platform.settings import SettingsError, load_settings
 _NEEDED = {
     f"ENCORE_{name}": "x"
     for name in (
-        "DATABASE_URL", "REPLICA_URL", "TOKEN_KEYS", "PERSON_SECRET", "DANAL_URL", "PAYCO_URL",
+        "TOKEN_KEYS", "PERSON_SECRET", "DANAL_URL", "PAYCO_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
     )
-} | {f"ENCORE_{name}_REDIS_URL": "redis://redis.test:6379/0" for name in ("QUEUE", "LOCKS", "CACHE")}  # fmt: skip
+} | {f"ENCORE_{name}_REDIS_URL": "redis://redis.test:6379/0" for name in ("QUEUE", "LOCKS", "CACHE")} | {
+    f"ENCORE_{name}_URL": "postgresql://encore@postgres.test/encore" for name in ("DATABASE", "REPLICA")
+}  # fmt: skip
 
 
 def test_defaults_are_safe() -> None:
@@ -56,4 +58,18 @@ def test_redis_urls_are_faults_like_all_others_and_their_passwords_are_not_shown
     ):
         assert said in message
     assert "ENCORE_CACHE_REDIS_URL" not in message
+    assert "hush" not in message
+
+
+def test_database_urls_are_faults_like_all_others_and_their_passwords_are_not_shown() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(
+            _NEEDED
+            | {"ENCORE_DATABASE_URL": "postgresql://u:hush@h:1/d?x=1", "ENCORE_REPLICA_URL": "h:5432"}
+            | {"ENCORE_HOLD_TTL_S": "x"}
+        )
+
+    message = str(refused.value)
+    for said in ("ENCORE_DATABASE_URL", "ENCORE_REPLICA_URL", "host:port,host:port", "HOLD_TTL_S"):
+        assert said in message
     assert "hush" not in message

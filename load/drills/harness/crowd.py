@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -44,6 +44,8 @@ class Plan:
     """Otherwise they leave as soon as they have the pass: for drills about the line alone."""
     connections_max: int = 200
     timeout_s: float = 10.0
+    may_lose_commits: bool = False
+    """Whether it is part of it that a reservation is gone (404) which somebody was told they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,15 @@ class Concert:
 
     concert_id: int
     schedule_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Something that somebody was told is done, at ``at_s`` of the drill's clock."""
+
+    at_s: float
+    kind: Literal["held", "cancelled", "paid"]
+    reservation_id: str
 
 
 class _GoneHome(Exception):
@@ -75,6 +86,7 @@ class Crowd:
     told: list[Told] = field(default_factory=list)
     tickets_s: list[float] = field(default_factory=list)
     """From the payment's answer to the ticket, of each who fetched one."""
+    acknowledged: list[Acknowledged] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.closing = asyncio.Event()
@@ -125,6 +137,10 @@ class Crowd:
                 await self.closing.wait()
         except TimeoutError:
             pass
+
+    def acknowledge(self, kind: Literal["held", "cancelled", "paid"], reservation_path: str) -> None:
+        """Somebody was just told that this is done."""
+        self.acknowledged.append(Acknowledged(self.clock(), kind, reservation_path.rpartition("/")[2]))
 
     async def send(
         self, step: str, method: str, path: str, headers: Mapping[str, str], body: bytes, accepted: Collection[int]
@@ -238,7 +254,9 @@ class _Buyer:
             if crowd.clock() >= pays_at_s or crowd.closing.is_set():
                 break
             await self._think()
-            await self._ask("reservation", "DELETE", path, bearer=self._token)
+            _, reply = await self._ask("reservation", "DELETE", path, bearer=self._token, accepted=self._or_gone(200))
+            if reply.status == 200:
+                crowd.acknowledge("cancelled", path)
         await self._pay(path)
         await self._fetch_ticket(path)
 
@@ -260,7 +278,9 @@ class _Buyer:
                 "step6_reserve", "POST", "/reservations", body=body, bearer=self._pass, key=_key(), accepted=(201, 409)
             )
             if reply.status == 201:
-                return str(_json(reply)["reservation_id"])
+                reservation_id = str(_json(reply)["reservation_id"])
+                self._crowd.acknowledge("held", reservation_id)
+                return reservation_id
             if _problem(reply) != "/problems/seat-taken":
                 raise _GaveUp(f"step6_reserve {_problem(reply)}")
         raise _GaveUp("no free seats found")
@@ -272,8 +292,11 @@ class _Buyer:
             self._person.turns[-1].over_s = self._crowd.clock()
             _, reply = await self._ask(
                 "step7_pay", "POST", f"{path}/payments", body={"method": "card"}, bearer=self._pass, key=key,
-                accepted=(201, 202, 409),
+                accepted=self._or_gone(201, 202, 409),
             )  # fmt: skip
+            self._give_up_what_is_gone(reply)
+            if reply.status == 201:
+                self._crowd.acknowledge("paid", path)
             if reply.status != 409:
                 return
             if _problem(reply) != "/problems/payment-in-progress":
@@ -284,7 +307,8 @@ class _Buyer:
         crowd = self._crowd
         paid_s = crowd.clock()
         while True:
-            _, reply = await self._ask("reservation", "GET", path, bearer=self._token)
+            _, reply = await self._ask("reservation", "GET", path, bearer=self._token, accepted=self._or_gone(200))
+            self._give_up_what_is_gone(reply)
             reservation = _json(reply)
             if "ticket" in reservation:
                 crowd.tickets_s.append(crowd.clock() - paid_s)
@@ -292,6 +316,13 @@ class _Buyer:
             if reservation["status"] not in ("confirmed", "paying"):
                 raise _GaveUp(f"paid, and the reservation is {reservation['status']}")
             await asyncio.sleep(_TICKET_POLL_S)
+
+    def _or_gone(self, *accepted: int) -> tuple[int, ...]:
+        return (*accepted, 404) if self._crowd.plan.may_lose_commits else accepted
+
+    def _give_up_what_is_gone(self, reply: Reply) -> None:
+        if reply.status == 404:
+            raise _GaveUp("the reservation is gone")
 
     async def _think(self) -> None:
         await self._crowd.pause(random.uniform(0.5, 1) * self._crowd.plan.think_s_max)

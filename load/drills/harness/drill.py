@@ -13,7 +13,7 @@ from drills.harness.evidence import Evidence
 from drills.harness.people import most_inside, overtaken, places_lost, worse_positions
 from drills.harness.record import SHOP_STEPS
 from drills.harness.scene import Scene
-from drills.harness.stage import Gate, Topology
+from drills.harness.stage import Gate, Stage, Topology
 
 _SIGNS = {"<=": "≤", ">=": "≥"}
 _ANSWERS_BEFORE_MIN = 20
@@ -80,6 +80,8 @@ class Drill:
     felt: Bound
     bounds: Sequence[Bound]
     topology: Topology = field(default_factory=Topology)
+    afterwards: Callable[[Stage, Evidence], None] | None = None
+    """What somebody does when all have gone home, before the audit looks: what an incident leaves to be settled."""
     may_break: bool = False
     """Whether answers other than 200s and 503 with Retry-After are part of it: a killed gateway cuts connections."""
 

@@ -34,6 +34,8 @@ def run_drill(stage: Stage, drill: Drill, *, target: str, duration_s: int, comma
     print(f"{drill.name}: {drill.breaks}")
     started = datetime.now(UTC)
     evidence, stopped = asyncio.run(_play(stage, drill, target, duration_s / drill.duration_s))
+    if drill.afterwards:
+        drill.afterwards(stage, evidence)
     with progress.step(f"the audit waits for work in flight, at most {AUDIT_SETTLE_S} s"):
         audit = _audit(stage)
     judged: list[Judged] = drill.judge(evidence)

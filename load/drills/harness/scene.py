@@ -58,6 +58,11 @@ class Scene:
         """Something for the timeline."""
         self._mark("note", words)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the incident has measured so far, by name."""
+        return self._evidence.figures
+
     def figure(self, name: str, value: float) -> None:
         """Something that a bound asks for."""
         self._evidence.figures[name] = value

@@ -40,6 +40,7 @@ class Topology:
 
     redis: str = "single"
     brokers: int = 1
+    postgres: str = "async"
 
     def options(self) -> list[str]:
         """The options of scripts/up."""
@@ -68,7 +69,7 @@ class Stage:
     def open_concert(self, title: str, gate: Gate, seats: int) -> Concert:
         """A new concert with at least so many seats. Returns when the API shows it: the replica has to learn of it."""
         concert_id, schedules = time.time_ns() // 1_000_000, -(-seats // _SEATS_PER_SCHEDULE)
-        with connected(self.instance, "postgres") as connection:
+        with connected(self.instance, self.instance.postgres_primary) as connection:
             connection.run(
                 _OPEN_CONCERT,
                 id=concert_id,

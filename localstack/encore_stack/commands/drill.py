@@ -26,6 +26,7 @@ new one that ENCORE_INSTANCE names), which is started for it and forgotten after
 
   scripts/drill --list           every drill: what breaks, what must hold, how long it takes
   scripts/drill redis-wiped      play one
+  scripts/drill redis            play those whose names begin so
   scripts/drill all              play all, one after the other"""
 
 _EPILOG = """\
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.list:
         print("\n\n".join(map(_describe, known)))
         return 0
-    chosen = [drill for drill in known if options.name in ("all", drill.name)]
+    chosen = [drill for drill in known if options.name == "all" or f"{drill.name}-".startswith(f"{options.name}-")]
     if fault := _misused(options, chosen, known):
         print(f"error: {fault} (see scripts/drill --help)", file=sys.stderr)
         return 2
@@ -98,7 +99,8 @@ def _misused(options: argparse.Namespace, chosen: Sequence[Drill], known: Sequen
 
 def _describe(drill: Drill) -> str:
     topology = drill.topology
-    servers = f"Redis {topology.redis}, {topology.brokers} Kafka broker{'s' if topology.brokers > 1 else ''}"
+    brokers = f"{topology.brokers} Kafka broker{'s' if topology.brokers > 1 else ''}"
+    servers = f"Redis {topology.redis}, Postgres {topology.postgres}, {brokers}"
     bounds = "; ".join(map(str, [drill.felt, *drill.bounds]))
     asserted = textwrap.fill(f"asserts  {bounds}; the audit", _WIDTH, initial_indent="  ", subsequent_indent=" " * 11)
     return f"{drill.name}\n  breaks   {drill.breaks}\n{asserted}\n  takes    {drill.duration_s} s on {servers}"
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", help="which drill, or 'all'")
+    parser.add_argument("name", nargs="?", help="which drill, the beginning of several names, or 'all'")
     parser.add_argument("--list", action="store_true", help="show every drill and end")
     parser.add_argument(
         "--duration", type=int, metavar="SECONDS", help="make it longer: each of its waits is stretched alike"

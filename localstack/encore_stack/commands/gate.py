@@ -1,8 +1,6 @@
 """`scripts/gate`: look at a concert's gate and turn it while people wait."""
 
 import argparse
-import getpass
-import socket
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from booking.queue.gate import (
 )
 from encore_stack.arguments import concert_id
 from encore_stack.instance import Instance
+from encore_stack.operators import operator_name
 from encore_stack.process_settings import adopt_settings
 
 _HELP = f"""\
@@ -58,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if options.action == "show":
             return _show(options.concert, as_json=options.json)
-        change = change_gate(options.concert, options.action, options.value, by=_who(), reason=options.reason)
+        change = change_gate(options.concert, options.action, options.value, by=operator_name(), reason=options.reason)
     except UnusableGateCommand as refused:
         print(f"error: {refused.detail}", file=sys.stderr)
         return 2
@@ -194,10 +193,6 @@ def told(action: str, concert_id: int, change: GateChange) -> str:
     elif not change.in_force:
         lines.append("no line is running, or Redis is away: it gets these settings when it is there again")
     return "\n".join(lines)
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"[:100]
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

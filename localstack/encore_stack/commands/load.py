@@ -136,7 +136,7 @@ def _folder(instance: Instance, profile: Profile, target: Target) -> Path:
 
 
 def _free_seats(instance: Instance) -> dict[int, int]:
-    with connected(instance, "postgres") as connection:
+    with connected(instance, instance.postgres_primary) as connection:
         return dict(connection.run(_FREE_SEATS, concerts_max=_CONCERTS_MAX))
 
 

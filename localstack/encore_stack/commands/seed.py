@@ -19,9 +19,11 @@ def run(arguments: Sequence[str]) -> int:
     except UnusableCounts as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2
+    instance = Instance.load_existing()
+    database_url = instance.database_url(instance.postgres_primary)
     started_s = time.monotonic()
     try:
-        added = load(Instance.load_existing().database_url(), wanted, lambda text: print(f"  {text}", flush=True))
+        added = load(database_url, wanted, lambda text: print(f"  {text}", flush=True))
     except (OSError, InterfaceError) as fault:
         print(
             f"error: the database cannot be reached; is the stack up? see scripts/status ({fault!s:.60})",

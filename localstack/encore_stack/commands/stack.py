@@ -11,8 +11,10 @@ from encore_stack.stack import Stack
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/stack", description="Hold one part down, or bring it back.")
-    parser.add_argument("action", choices=["stop", "start"])
+    parser = argparse.ArgumentParser(
+        prog="scripts/stack", description="Hold one part down, bring it back, or promote it."
+    )
+    parser.add_argument("action", choices=["stop", "start", "promote"])
     parser.add_argument("part")
     options = parser.parse_args(arguments)
     if options.part not in PART_NAMES:
@@ -25,6 +27,10 @@ def run(arguments: Sequence[str]) -> int:
     if options.action == "stop":
         with step(f"stop {options.part}; it stays down until 'scripts/stack start {options.part}' or 'scripts/up'"):
             stack.stop(options.part)
+    elif options.action == "promote":
+        before = stack.instance.postgres_primary
+        with step(f"make {options.part} the primary; {before} stays down until 'scripts/stack start {before}'"):
+            stack.promote(options.part)
     else:
         with step(f"start {options.part}"):
             stack.start(options.part)

@@ -14,7 +14,15 @@ from encore_stack import progress
 from encore_stack.deployment.code import code_digest
 from encore_stack.deployment.deploy import deploy_instance
 from encore_stack.deployment.template import TemplateError
-from encore_stack.instance import BROKERS, REDIS_PARTS, REDIS_SERVERS, Instance, function_environment
+from encore_stack.instance import (
+    BROKERS,
+    POSTGRES_SERVERS,
+    REDIS_PARTS,
+    REDIS_SERVERS,
+    REPLICATIONS,
+    Instance,
+    function_environment,
+)
 from encore_stack.parts import PART_NAMES, part_named, with_needs
 from encore_stack.parts.base import PartError, python
 from encore_stack.parts.kafka import create_topics
@@ -23,7 +31,7 @@ from encore_stack.parts.postgres import connected
 from encore_stack.stack import Stack, StackError
 from encore_stack.watch import DEPLOY, GATEWAY, MIGRATE, Watch, alone
 
-_SERVERS = ("postgres", "replica", *REDIS_PARTS, *BROKERS, "danal", "payco", "localstack")
+_SERVERS = (*POSTGRES_SERVERS, *REDIS_PARTS, *BROKERS, "danal", "payco", "localstack")
 _OPTIONAL = {*BROKERS[1:], *REDIS_PARTS}
 """Parts that an instance may well do without: nobody needs to be told."""
 _AFTER_MIGRATING = ("poller", "gateway")
@@ -39,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--brokers", type=int, choices=(1, 3))
     parser.add_argument("--redis", choices=tuple(REDIS_SERVERS))
+    parser.add_argument("--postgres", choices=REPLICATIONS)
     options = parser.parse_args(arguments)
     wanted = [name for name in options.parts.split(",") if name]
     if unknown := [name for name in wanted if name not in PART_NAMES]:
@@ -50,6 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     began = _began()
     instance = Instance.load()
     instance.choose_kafka(options.brokers)
+    instance.replication = options.postgres or instance.replication
     wished = replace(instance, redis_topology=options.redis or instance.redis_topology)
     if left_out := [name for name in wanted if name in _OPTIONAL and part_named(name).absent(wished)]:
         print(f"error: no {left_out[0]} here: {part_named(left_out[0]).absent(wished)}", file=sys.stderr)
@@ -107,7 +117,7 @@ def _bring_up(stack: Stack, *, hot: bool = False) -> str:
     ready = {name: Event() for name in _SERVERS}
     with ThreadPoolExecutor(2) as threads:
         servers = threads.submit(_start, stack, _SERVERS, ready)
-        _wait(ready["postgres"], servers)
+        _wait(ready[instance.postgres_primary], servers)
         _migrate_in_process(instance) if hot else _migrate(instance)
         _seed(instance)
         others = threads.submit(_start, stack, _AFTER_MIGRATING)
@@ -201,7 +211,7 @@ def _migrate_in_process(instance: Instance) -> None:
 
     try:
         with progress.step("migrate the database"):
-            migrate(instance.database_url())
+            migrate(instance.database_url(instance.postgres_primary))
     except Exception as error:  # Postgres' reason, or Python's where a revision is broken
         words = str(error).replace(f"{instance.project_dir}/", "").splitlines()[:_REASON_LINES]
         tail = "\n".join(f"    {line}" for line in words)
@@ -210,7 +220,7 @@ def _migrate_in_process(instance: Instance) -> None:
 
 def _seed(instance: Instance) -> None:
     script = instance.project_dir / "scripts" / "seed"
-    with connected(instance, "postgres") as connection:
+    with connected(instance, instance.postgres_primary) as connection:
         is_seeded = connection.run("select exists (select 1 from concert)")[0][0]
     if not is_seeded:
         _run(instance, "load the first data set", [str(script)])

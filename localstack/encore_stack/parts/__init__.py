@@ -1,16 +1,15 @@
 """The parts of the local stack, in the order in which they are listed."""
 
-from encore_stack.instance import BROKERS, REDIS_PARTS, SENTINELS
+from encore_stack.instance import BROKERS, POSTGRES_SERVERS, REDIS_PARTS, SENTINELS
 from encore_stack.parts.base import Part, PartError, Unhealthy
 from encore_stack.parts.kafka import Kafka
 from encore_stack.parts.localstack import LocalStack
-from encore_stack.parts.postgres import Primary, Replica
+from encore_stack.parts.postgres import PostgresServer
 from encore_stack.parts.redis import RedisServer, Sentinel
 from encore_stack.parts.simple import FastGateway, PaymentGateway, Poller
 
 PARTS: tuple[Part, ...] = (
-    Primary(),
-    Replica(),
+    *map(PostgresServer, POSTGRES_SERVERS),
     *(RedisServer(name) for name in REDIS_PARTS if name not in SENTINELS),
     *map(Sentinel, SENTINELS),
     *map(Kafka, BROKERS),

@@ -26,12 +26,16 @@ class Part(ABC):
 
     name: str
     needs: tuple[str, ...] = ()
-    """Parts that must be healthy before this one is prepared."""
+    """Parts that are started along with this one, and before it."""
     peers: tuple[str, ...] = ()
     """Parts that are started along with this one, in no order: it is not healthy without them."""
     stop_signal = "TERM"
     stop_wait_s = 15
     start_timeout_s = 60.0
+
+    def waits_for(self, instance: Instance) -> tuple[str, ...]:
+        """Parts that must be healthy before this one is prepared."""
+        return self.needs
 
     def absent(self, instance: Instance) -> str | None:
         """Why the instance does without this part, or None."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from encore_stack.instance import BROKERS, REDIS_PARTS, Instance, function_environment
+from encore_stack.instance import BROKERS, POSTGRES_SERVERS, REDIS_PARTS, Instance, function_environment
 from encore_stack.parts.base import Part, Unhealthy, probe_http, python
 
 _HEARTBEAT_MAX_AGE_S = 10.0
@@ -67,7 +67,7 @@ class FastGateway(Part):
     """The same functions behind a WSGI server, for measuring the bundle instead of the emulator."""
 
     name = "gateway"
-    needs = ("postgres", *REDIS_PARTS)
+    needs = (*POSTGRES_SERVERS, *REDIS_PARTS)
 
     def command(self, instance: Instance) -> list[str]:
         run = [python(instance), "-m"]

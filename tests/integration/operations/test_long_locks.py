@@ -5,7 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pg8000.native
 import pytest
@@ -24,8 +23,10 @@ from booking.platform import loops
 from booking.platform.migrate import migrate
 from booking.platform.postgres import primary
 from encore_stack.instance import Instance
+from encore_stack.parts.postgres import connect
 from encore_stack.ports import HOST
 from support.shop import Shop
+from support.superuser import superuser
 from support.waiting import wait_for
 
 OPERATOR = "encore_test_operator"
@@ -48,7 +49,7 @@ class Session:
         self._connection = pg8000.native.Connection(
             user,
             host=HOST,
-            port=instance.ports["postgres"],
+            port=instance.ports[instance.postgres_primary],
             database=database,
             password=known.get(user, OPERATOR),
             application_name=application_name,
@@ -274,9 +275,14 @@ def test_replication_and_what_runs_under_a_name_of_its_own_is_left_alone(
         one.run("rollback")
 
 
-def test_a_migration_runs_under_a_name_that_is_left_alone(make_database: Callable[[str], str]) -> None:
+def test_a_migration_runs_under_a_name_that_is_left_alone(
+    instance: Instance, make_database: Callable[[str], str]
+) -> None:
     url = make_database("encore_named")
-    with ThreadPoolExecutor(1) as threads, closing(pg8000.native.Connection(**_address(url))) as other:
+    with (
+        ThreadPoolExecutor(1) as threads,
+        closing(connect(instance, instance.postgres_primary, database="encore_named")) as other,
+    ):
         other.run("begin")
         other.run("select pg_advisory_xact_lock(:key)", key=0x656E636F7265)
         threads.submit(migrate, url)
@@ -320,12 +326,12 @@ def test_only_who_sits_there_is_ended_and_who_queues_behind_is_counted(
 def operator(instance: Instance, database_url: str) -> Iterator[str]:
     """A role of a person's own, which is not the booking role's."""
     database = database_url.rsplit("/", 1)[1]
-    with closing(_superuser(instance, database)) as superuser:
-        superuser.run(f"create role {OPERATOR} login password '{OPERATOR}'")
-        superuser.run(f"grant select, update on seat to {OPERATOR}")
+    with closing(connect(instance, instance.postgres_primary, "postgres", database)) as owner:
+        owner.run(f"create role {OPERATOR} login password '{OPERATOR}'")
+        owner.run(f"grant select, update on seat to {OPERATOR}")
         yield OPERATOR
-        superuser.run(f"drop owned by {OPERATOR}")
-        superuser.run(f"drop role {OPERATOR}")
+        owner.run(f"drop owned by {OPERATOR}")
+        owner.run(f"drop role {OPERATOR}")
 
 
 def test_another_roles_session_is_ended(shop: Shop, session: Callable[..., Session], operator: str) -> None:
@@ -379,48 +385,25 @@ def test_a_commit_that_waits_for_its_replica_is_left_alone(
     if not guarded:
         take_out("and (a.wait_event is null or a.wait_event <> 'SyncRep')")
     committing = session()
-    with closing(_superuser(instance, "postgres")) as superuser:
-        superuser.run("set synchronous_commit = local")
+    with superuser(instance) as server:
+        server.run("set synchronous_commit = local")
         try:
             committing.sit_on(shop.concert_id, [1])
             committing.run("update seat set price = price where schedule_id = :id and number = 1", id=shop.concert_id)
-            superuser.run("alter system set synchronous_standby_names = 'nobody'")
-            superuser.run("select pg_reload_conf()")
+            server.run("alter system set synchronous_standby_names = 'nobody'")
+            server.run("select pg_reload_conf()")
             wait_for(lambda: committing.run("show synchronous_standby_names") == [["nobody"]], every_s=0.01)
             commit = beside(committing.run, "commit")
             waits = "select wait_event from pg_stat_activity where pid = :pid"
-            wait_for(lambda: superuser.run(waits, pid=committing.pid) == [["SyncRep"]], every_s=0.01)
+            wait_for(lambda: server.run(waits, pid=committing.pid) == [["SyncRep"]], every_s=0.01)
             wait_until_old(committing)
             buyer = beside(shop.hold, [1], "buyer")
             wait_until_it_waits()
 
             found = lock_holders()
         finally:
-            superuser.run("alter system reset synchronous_standby_names")
-            superuser.run("select pg_reload_conf()")
+            server.run("alter system reset synchronous_standby_names")
+            server.run("select pg_reload_conf()")
     commit.result()
     assert buyer.result()["status"] == "held"
     assert [one["pid"] for one in found] == ([] if guarded else [committing.pid])
-
-
-def _superuser(instance: Instance, database: str) -> pg8000.native.Connection:
-    return pg8000.native.Connection(
-        "postgres",
-        host=HOST,
-        port=instance.ports["postgres"],
-        database=database,
-        password=instance.secrets()["postgres_password"],
-        ssl_context=False,
-    )
-
-
-def _address(url: str) -> dict[str, Any]:
-    address = urlsplit(url)
-    return {
-        "user": address.username,
-        "password": address.password,
-        "host": address.hostname,
-        "port": address.port,
-        "database": address.path.lstrip("/"),
-        "ssl_context": False,
-    }

@@ -20,7 +20,7 @@ import booking
 from booking.payment import cancellation, settlement
 from booking.platform.resources import read_text
 from booking.queue import gate, restore
-from booking.seats import holds
+from booking.seats import holds, reads
 from encore_stack.instance import Instance
 from encore_stack.parts.postgres import connect
 
@@ -79,7 +79,7 @@ def plans_url(make_database: Callable[[str], str], instance: Instance) -> str:
 
 
 def superuser(instance: Instance) -> pg8000.native.Connection:
-    return connect(instance, "postgres", user="postgres", database="encore_plans")
+    return connect(instance, instance.postgres_primary, user="postgres", database="encore_plans")
 
 
 @pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
@@ -125,7 +125,9 @@ def read_catalogue(planner: Planner) -> None:
     planner.run("catalog/concerts", after=0, limit=21)
     planner.run("catalog/concert", concert_id=1)
     planner.run("catalog/schedules", concert_id=1)
-    assert planner.run("seats/seat_map", schedule_id=1) == 2
+    planner.run("catalog/seats_left", concert_id=1)
+    marked = {"numbers": "{1,2}", "versions": "{1,1}"}
+    assert planner.run("seats/seat_map", schedule_id=1, all_versions=True, **marked) == 2
 
 
 def hold(planner: Planner, person: str, **asked: Any) -> str:
@@ -161,7 +163,7 @@ def tell_the_world(planner: Planner, reservation_id: str) -> None:
     for kind in ("reservation.held", "reservation.confirmed"):
         planner.run(
             "tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-00000000000" + str(len(kind) % 10),
-            type=kind, reservation_id=reservation_id, data="{}", ticket_code="a new code",
+            type=kind, reservation_id=reservation_id, seq=0, data="{}", ticket_code="a new code",
         )  # fmt: skip
     planner.run("tickets/record_failure", event_id="00000000-0000-0000-0000-0000000000ff", error="test")
 
@@ -170,7 +172,7 @@ def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) 
     planner.run("payment/refund_reservation", cancellation._REFUND, person=person, reservation_id=reservation_id,
                 correlation_id="test")  # fmt: skip
     planner.run("payment/finish_refund", settlement._FINISH_REFUND, payment_id=payment_id, correlation_id="test")
-    planner.run("tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-0000000000ee", data="{}",
+    planner.run("tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-0000000000ee", data="{}", seq=0,
                 type="reservation.refunded", reservation_id=reservation_id, ticket_code="another code")  # fmt: skip
 
 
@@ -183,6 +185,9 @@ def sweep(planner: Planner) -> None:
     assert planner.document("seats/expire_next_hold", holds._EXPIRE_NEXT, after="-infinity",
                             correlation_id="test")["closed"]  # fmt: skip
     planner.run("seats/forget_old_keys", limit=5000)
+    planner.run("seats/change_reads", reads._CHANGE, concert_id=2, source="database", changed_by="test", reason="test")
+    planner.run("seats/reads_to_repeat", seconds=900)
+    planner.run("seats/reads", concert_id=2, changes=10)
 
 
 def run_the_line(planner: Planner) -> None:
@@ -269,6 +274,7 @@ _FOR_OTHER_DATA = {
     "admission_unexpired",  # a line that has been restarted: open_line asks for those still inside by older tokens
     "notice_of_reservation",  # who looks for what a person was told
     "outbox_published",  # pruning, which is to come
+    "reads_change_of_concert",  # operators who have switched reads often
 }
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from booking.platform import redis as redis_module
-from booking.platform import redis_client, redis_sentinel
+from booking.platform import redis_client, redis_sentinel, silence
 from booking.platform.redis import Call, RedisAway, Script, redis, redis_away_refuses, run_together
 from encore_stack import redis_roles
 from encore_stack.instance import SENTINEL_SERVICE, Instance
@@ -136,7 +136,7 @@ def test_who_finds_no_master_does_not_speak_for_those_who_have_one(
     """A sentinel that is slow to answer one new connection is no reason to refuse everybody else."""
     use_settings(redis_timeout_s=0.2)
     monkeypatch.setattr(redis_sentinel, "_LEADERLESS_S", 60.0)
-    monkeypatch.setattr(redis_client, "_ANSWERED_LATELY_S", 60.0)
+    monkeypatch.setattr(silence, "_ANSWERED_LATELY_S", 60.0)
 
     def no_master(*_: object) -> object:
         raise RedisConnectionError("no sentinel has answered in time")

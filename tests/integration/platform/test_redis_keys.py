@@ -6,7 +6,7 @@ import httpx
 
 from booking.platform import redis_keys
 from booking.platform.redis import redis
-from booking.platform.redis_keys import LINE_NAMES, line_key, seat_lock_key, seat_map_keys
+from booking.platform.redis_keys import LINE_NAMES, line_key, schedules_keys, seat_lock_key, seat_map_keys
 from support.client import Person
 from support.gateways import SimulatedGateway
 from support.redis import runs_on
@@ -37,8 +37,14 @@ def test_the_page_lists_what_the_functions_name() -> None:
     names = documented()
 
     assert names["line:{c<concert id>}:"] == list(LINE_NAMES)
-    assert [len(each) for each in names.values()] == [len(LINE_NAMES), 5, 3]
-    for key in (line_key(7, "gate"), seat_lock_key(7, "1"), seat_lock_key(7, "held:x-y.z"), *seat_map_keys(7)):
+    assert [len(each) for each in names.values()] == [len(LINE_NAMES), 5, 3, 3]
+    for key in (
+        line_key(7, "gate"),
+        seat_lock_key(7, "1"),
+        seat_lock_key(7, "held:x-y.z"),
+        *seat_map_keys(7),
+        *schedules_keys(7),
+    ):
         assert on_the_page(key), key
     for key in ("line:{c7}:other", "line:7:gate", "other:{s7}:map"):
         assert not on_the_page(key), key
@@ -47,6 +53,7 @@ def test_the_page_lists_what_the_functions_name() -> None:
 @runs_on("split")
 def test_the_seven_steps_use_no_other_keys(http: httpx.Client, shop: Shop, danal: SimulatedGateway) -> None:
     first, second = Person(http).join(shop.concert_id), Person(http).join(shop.concert_id)
+    http.get(f"concerts/{shop.concert_id}/schedules")
     http.get(f"schedules/{shop.concert_id}/seats", headers=first.with_pass)
     assert first.pay(first.reserve(shop.concert_id, [1]).json()["reservation_id"]).status_code == 201
     assert second.reserve(shop.concert_id, [1]).status_code == 409

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from redis.exceptions import RedisError
 
-from booking.platform import redis_client as redis_module
+from booking.platform import redis_client, silence
 from booking.platform.redis import redis
 from support.client import Person, assert_problem
 from support.shop import Shop
@@ -60,7 +60,7 @@ def make_silent(use_settings: Callable[..., None]) -> Iterator[Callable[[], Sile
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The module's clock, which stands still unless a test moves ``now_s``."""
     clock = SimpleNamespace(now_s=1_000.0)
-    monkeypatch.setattr(redis_module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr(silence, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 
@@ -111,7 +111,7 @@ def test_then_one_thread_tries_and_the_others_do_not_wait_for_it(
     with pytest.raises(RedisError):
         redis("cache").get("anything")
     for tried in (2, 3):
-        clock.now_s += redis_module._SILENT_S + 0.001
+        clock.now_s += redis_client._SILENT_S + 0.001
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(ask, range(8)))
         assert silent.questions == tried
@@ -140,7 +140,7 @@ def test_a_server_that_goes_on_is_asked_again(
         with pytest.raises(RedisError):
             redis("cache").incr("asked")
 
-        clock.now_s += redis_module._SILENT_S + 0.001
+        clock.now_s += redis_client._SILENT_S + 0.001
         assert redis("cache").incr("asked") == 3
         assert redis("cache").incr("asked") == 4
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pg8000.exceptions import DatabaseError
 
-from booking.catalog import find_concert
+from booking.catalog.concerts import find_concert
 from booking.operations.draw import DrawCheck, DrawUncheckable, check_draw, draw_key, order_of
 from booking.platform.postgres import Server, primary
 from booking.platform.redis import redis

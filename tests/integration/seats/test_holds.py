@@ -2,13 +2,15 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from booking import seats
 from booking.operations.audit import Verdict
-from booking.platform.postgres import primary
+from booking.platform.postgres import DatabaseAway, Server, primary
 from booking.platform.problems import BadRequest
 from booking.queue import TurnOver
 from booking.seats import ReservationUnknown, release_hold
@@ -218,6 +220,31 @@ def test_a_retry_gets_its_answer_while_others_fight_for_the_seats(
         assert shop.hold([1], key=key) == held
         with pytest.raises(SeatTaken):
             shop.hold([1], "rival")
+
+
+@pytest.mark.parametrize("fault", ["the process dies", "the connection is cut"])
+def test_so_does_the_retry_of_who_never_heard_of_their_hold(
+    shop: Shop, use_settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    key, hold_seats = new_key(), Server.document
+
+    def lost(server: Server, sql: str, **parameters: Any) -> None:
+        hold_seats(server, sql, **parameters)  # committed, and nobody hears of it
+        raise DatabaseAway
+
+    with monkeypatch.context() as faulty, use_settings(seat_lock_ttl_ms=1), suppress(DatabaseAway):
+        if fault == "the process dies":
+            faulty.setattr("booking.seats.locks.run_together", lambda _: None)  # nor unlocks anything
+        else:
+            faulty.setattr(Server, "document", lost)
+        shop.hold([1], key=key)
+    use_settings(seat_lock_wait_ms_max=50)
+
+    with seat_locks(shop.concert_id, [1], "somebody.else"):
+        assert shop.hold([1], key=key)["seats"] == [1]
+        with pytest.raises(SeatTaken):
+            shop.hold([1], "rival")
+    assert shop.ledger(1) == ["held"]
 
 
 def test_a_closed_sale_holds_nothing(shop: Shop) -> None:

@@ -27,10 +27,7 @@ from support.shop import Shop, new_key
 from support.trips import CountTrips
 
 _AWAY = "redis://127.0.0.1:1/0"
-_MARKER_CHECK = """if redis.call('GET', KEYS[2]) ~= ARGV[2] then
-    return 0
-end
-"""
+_MARKER_CHECK = "local unmoved = before[2] == ARGV[3]"
 _ONE_READER = "if not reader or reader == ARGV[1] then"
 
 
@@ -245,8 +242,8 @@ def test_a_slow_reader_keeps_a_map_no_longer(shop: Shop, monkeypatch: pytest.Mon
     monkeypatch.setattr(seat_map_cache, "_KEPT_MS_MAX", 1)
     read = seat_map.read_seat_map
 
-    def read_slowly(schedule_id: int) -> seat_map_cache.Reading | None:
-        reading = read(schedule_id)
+    def read_slowly(*asked: Any) -> seat_map_cache.Reading | None:
+        reading = read(*asked)
         primary().rows("select pg_sleep(0.01)")
         return reading
 
@@ -263,8 +260,8 @@ def read_then(change: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> 
     """Let the next reader of a map be overtaken by ``change`` between its reading and its storing."""
     read = seat_map.read_seat_map
 
-    def overtaken(schedule_id: int) -> seat_map_cache.Reading | None:
-        reading = read(schedule_id)
+    def overtaken(*asked: Any) -> seat_map_cache.Reading | None:
+        reading = read(*asked)
         monkeypatch.setattr(seat_map, "read_seat_map", read)
         change()
         return reading
@@ -279,7 +276,8 @@ def weaken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str, str], No
     def install(name: str, file: str, guard: str, instead: str) -> None:
         source = read_text("booking.seats", f"lua/{file}")
         assert guard in source, "the guard is no longer written like this: mend this negative control"
-        monkeypatch.setattr(seat_map_cache, name, Script(source.replace(guard, instead)))
+        whole = read_text("booking.seats", "lua/marker.lua") + source.replace(guard, instead)
+        monkeypatch.setattr(seat_map_cache, name, Script(whole))
 
     return install
 
@@ -297,7 +295,7 @@ def test_who_read_before_a_change_stores_nothing_after_it(shop: Shop, monkeypatc
 def test_without_the_markers_check_the_old_map_hides_the_change(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, weaken: Callable[..., None]
 ) -> None:
-    weaken("_FINISH", "finish_refill.lua", _MARKER_CHECK, "")
+    weaken("_FINISH", "finish_refill.lua", _MARKER_CHECK, "local unmoved = true")
     read_then(lambda: shop.hold([1]), monkeypatch)
 
     look(shop)
@@ -310,7 +308,7 @@ def test_without_the_markers_check_the_old_map_hides_the_change(
 @pytest.mark.parametrize("lost", ["before the change", "after the change"])
 def test_a_redis_that_forgets_lets_no_old_map_in(shop: Shop, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
     def forget_and_hold() -> None:
-        names = [key(shop, name) for name in ("map", "marker", "reader")]
+        names = [key(shop, name) for name in ("map", "versions", "reader")]
         if lost == "before the change":
             redis("cache").delete(*names)
         shop.hold([1])
@@ -343,14 +341,14 @@ def test_amid_many_changes_each_person_sees_their_own_at_once() -> None:
 
 def crowd(shop: Shop, people: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, set[str]]:
     """So many readers of a cold map at once: how many asked Postgres, and the ETags that they got."""
-    reads: list[int] = []
+    reads: list[Any] = []
     started = threading.Barrier(people)
     read = seat_map.read_seat_map
 
-    def read_slowly(schedule_id: int) -> seat_map_cache.Reading | None:
-        reads.append(schedule_id)
+    def read_slowly(*asked: Any) -> seat_map_cache.Reading | None:
+        reads.append(asked)
         primary().rows("select pg_sleep(0.05)")  # widens the window in which the others come
-        return read(schedule_id)
+        return read(*asked)
 
     monkeypatch.setattr(seat_map, "read_seat_map", read_slowly)
 

@@ -290,7 +290,9 @@ def test_without_the_cap_a_retry_moves_it_and_the_table_refuses_that(
             retries.do(step)
             retries.assert_within_cap()
 
-    with Server(uncapped_url)._open() as connection:  # not through the bundle: this is no statement of its own
+    with (
+        Server(uncapped_url)._open().connection as connection
+    ):  # not through the bundle: this is no statement of its own
         connection.run(source.replace(guard, instead))
         try:
             with pytest.raises(DatabaseError) as refused:

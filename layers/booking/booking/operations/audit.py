@@ -197,6 +197,7 @@ class BookEntry(msgspec.Struct, frozen=True):
 
     seq: int
     kind: str
+    key: str
     order_id: str
     amount: int
 

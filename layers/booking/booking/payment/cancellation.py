@@ -47,8 +47,7 @@ def _refund(reservation_id: str, person: str) -> None:
     verdict = primary().document(_REFUND, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "too-late":
         raise RefundDeadlinePassed("the time to give back tickets of this concert is over")
-    if "schedule_id" in verdict:
-        seats_changed([verdict["schedule_id"]])
+    seats_changed(verdict.get("changed"))
     payment = _open_payment(reservation_id)
     if payment is not None and payment.status == "refunding":
         # When the gateway does not answer, the settling job sends the money back later; it is owed from now on.

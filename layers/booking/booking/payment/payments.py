@@ -47,8 +47,7 @@ def pay(attempt: Attempt, reservation_id: str, method: str) -> PaidOrPending:
         method=method,
         deadline_s=settings().payment_deadline_s,
     )
-    if verdict.get("schedule_id"):
-        seats_changed([verdict["schedule_id"]])
+    seats_changed(verdict.get("changed"))
     match verdict["outcome"]:
         case "begun":
             return _charge(verdict["payment"], method)

@@ -51,7 +51,7 @@ def settle(payment_id: str, outcome: Outcome) -> dict[str, Any]:
         hold_after_decline_s=settings().hold_after_decline_s,
         correlation_id=correlation_id(),
     )
-    seats_changed([settled["schedule_id"]])
+    seats_changed(settled["changed"])
     if settled["reservation_status"] == "confirmed":
         # Frees the place inside the shop at once; Postgres knows already that the turn is over.
         end_turn(settled["concert_id"], settled["person"], settled["pass_id"], "paid")

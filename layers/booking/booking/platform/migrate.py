@@ -13,6 +13,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
+from booking.platform.postgres import writer_url
+
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
 
@@ -23,7 +25,8 @@ def migrate(database_url: str, revision: str = "head") -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("sqlalchemy.url", database_url.replace("postgresql://", "postgresql+pg8000://", 1))
+    url = writer_url(database_url).replace("postgresql://", "postgresql+pg8000://", 1)
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     command.upgrade(config, revision)
 
 

@@ -2,25 +2,38 @@
 
 Every statement is its own transaction (autocommit): what must happen together is one SQL function. The caller says by
 name which server answers: ``primary()`` for writes and for what a person owns, ``replica()`` for the rest.
+Which servers these are at the moment, ``postgres_hosts`` finds out.
 """
 
 import threading
+import time
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pg8000.native
-from pg8000.exceptions import DatabaseError, InterfaceError
+from pg8000.exceptions import DatabaseError
 
+from booking.platform.postgres_hosts import (
+    AWAY_STATES,
+    CONNECTION_FAULTS,
+    SILENT_S,
+    Limits,
+    NoServer,
+    Opened,
+    database,
+    sqlstate,
+    timed_out,
+)
 from booking.platform.problems import Unavailable
 from booking.platform.settings import settings
 
 Row = list[Any]
 
-# What a connection says when its server died, was restarted, or is shutting down. After one of these it is useless.
-_CONNECTION_FAULTS = (InterfaceError, OSError)
-_SERVER_GOING_AWAY = {"57P01", "57P02", "57P03", "53300", "25006"}
+_READ_ONLY = "25006"
 _GAVE_UP_WAITING = {"55P03", "57014", "40P01", "40001"}
+
+_RETRY_AFTER_S = 2
+_LIMITS_OF_TOOLS = Limits(connect_timeout_s=5.0, statement_timeout_ms=5_000, lock_timeout_ms=5_000)
 
 _servers = threading.local()
 
@@ -38,40 +51,41 @@ class DatabaseBusy(Unavailable):
 
 
 class Server:
-    """One Postgres server as one thread sees it: a lazily opened connection and its prepared statements."""
+    """One database as one thread sees it: a lazily opened connection and its prepared statements.
 
-    def __init__(self, url: str, *, statement_timeout_ms: int | None = None) -> None:
-        self._address = urlsplit(url)
+    The connection goes to whoever of the URL's servers takes writes; with ``writes=False`` to a standby, or to whoever
+    answers while there is none. A server that is lost is replaced by the one that has taken its place (postgres_hosts).
+    """
+
+    def __init__(self, url: str, *, statement_timeout_ms: int | None = None, writes: bool = True) -> None:
+        self._database = database(url)
         self._statement_timeout_ms = statement_timeout_ms or settings().statement_timeout_ms
-        self._connection: pg8000.native.Connection | None = None
+        self._writes = writes
+        self._prefers_standby = not writes and len(self._database.url.hosts) > 1
+        self._opened: Opened | None = None
         self._prepared: dict[str, pg8000.native.PreparedStatement] = {}
 
     def rows(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> list[Row]:
         """Run one statement and return its rows.
 
         ``safe_to_repeat`` says that running it twice does no harm: then a connection that turns out to be dead is
-        replaced and the statement is sent once more. Raises DatabaseAway when the server cannot be asked (or, for a
+        replaced and the statement is sent once more. Raises DatabaseAway when no server can be asked (or, for a
         statement not safe to repeat, when its outcome is unknown), DatabaseBusy when a timeout ended the wait for a
         lock, and pg8000's DatabaseError for everything that is a fault of the statement.
+
+        Nothing waits for a failover: it takes longer than a request may, and who is told to come back holds no thread.
         """
-        attempts = 2 if safe_to_repeat else 1
-        for attempt in range(1, attempts + 1):
-            try:
-                return self._run(sql, parameters)
-            except _CONNECTION_FAULTS as fault:
-                self.close()
-                if attempt == attempts:
-                    raise DatabaseAway(retry_after_s=2) from fault
-            except DatabaseError as fault:
-                code = sqlstate(fault)
-                if code in _GAVE_UP_WAITING:
-                    raise DatabaseBusy(retry_after_s=1) from fault
-                if code not in _SERVER_GOING_AWAY:
-                    raise
-                self.close()
-                if attempt == attempts:
-                    raise DatabaseAway(retry_after_s=2) from fault
-        raise AssertionError("unreachable: every attempt returns or raises")
+        try:
+            return self._run(sql, parameters)
+        except (DatabaseError, NoServer, *CONNECTION_FAULTS) as fault:
+            self._judge(fault)
+            if timed_out(fault) or not (safe_to_repeat or _did_nothing(fault)):
+                raise DatabaseAway(retry_after_s=_RETRY_AFTER_S) from fault
+        try:
+            return self._run(sql, parameters)
+        except (DatabaseError, NoServer, *CONNECTION_FAULTS) as fault:
+            self._judge(fault)
+            raise DatabaseAway(retry_after_s=_RETRY_AFTER_S) from fault
 
     def value(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> Any:
         """The first column of the first row, None when there is no row. Raises as ``rows``."""
@@ -85,69 +99,115 @@ class Server:
 
     def close(self) -> None:
         """Forget the connection; the next statement opens another. Never raises."""
-        connection, self._connection = self._connection, None
+        opened, self._opened = self._opened, None
         self._prepared.clear()
-        if connection is not None:
-            try:
-                connection.close()
-            except (DatabaseError, *_CONNECTION_FAULTS):
-                pass  # already dead, which is why it is being forgotten
+        if opened is not None:
+            opened.close()
 
     def _run(self, sql: str, parameters: dict[str, Any]) -> list[Row]:
-        if self._connection is None:
-            self._connection = self._open()
-        statement = self._prepared.get(sql)
-        if statement is None:
-            statement = self._prepared[sql] = self._connection.prepare(sql)
-        return statement.run(**parameters) or []
+        opened = self._opened
+        if opened is None or self._is_outdated(opened):
+            opened = self._open()
+        silence = self._database.silence(opened.host)
+        if silence.refuses():
+            raise NoServer("it has not answered a moment ago and is not asked just now")
+        silent_s = 0.0
+        try:
+            statement = self._prepared.get(sql)
+            if statement is None:
+                statement = self._prepared[sql] = opened.connection.prepare(sql)
+            return statement.run(**parameters) or []
+        except CONNECTION_FAULTS as fault:
+            if timed_out(fault):
+                silent_s = SILENT_S
+            raise
+        finally:
+            silence.heard(silent_s)
 
-    def _open(self) -> pg8000.native.Connection:
-        address = self._address
-        return pg8000.native.Connection(
-            unquote(address.username or ""),
-            host=address.hostname or "127.0.0.1",
-            port=address.port or 5432,
-            database=address.path.lstrip("/"),
-            password=unquote(address.password or ""),
-            # A default context costs 35 ms of CPU per connection; on AWS the proxy in front of RDS speaks TLS.
-            ssl_context=False,
-            timeout=settings().connect_timeout_s + self._statement_timeout_ms / 1000,
-            application_name="encore",
-            startup_params={
-                "statement_timeout": str(self._statement_timeout_ms),
-                "lock_timeout": str(settings().lock_timeout_ms),
-                # A function killed between two statements must not sit on its locks.
-                "idle_in_transaction_session_timeout": "10000",
-            },
-        )
+    def _judge(self, fault: Exception) -> None:
+        """Forget a connection that is lost. Raises what a fault means that no other connection helps."""
+        if isinstance(fault, DatabaseError):
+            code = sqlstate(fault)
+            if code in _GAVE_UP_WAITING:
+                raise DatabaseBusy(retry_after_s=1) from fault
+            if code != _READ_ONLY and code not in AWAY_STATES:
+                raise fault
+        self._database.doubt()
+        self.close()
+
+    def _is_outdated(self, opened: Opened) -> bool:
+        """Whether there is a better server: for writes the one that another thread has found in place of this one."""
+        if self._writes:
+            return opened.host is not self._database.writer
+        if not self._prefers_standby:
+            return False
+        if opened.better_after_s is None:
+            if opened.in_recovery:
+                return False
+            opened.look_again_later()  # it was promoted under us: as good as before, but the primary has more to do
+        return opened.better_after_s is not None and time.monotonic() > opened.better_after_s
+
+    def _open(self) -> Opened:
+        database = self._database
+        limits = Limits(settings().connect_timeout_s, self._statement_timeout_ms, settings().lock_timeout_ms)
+        if self._writes:
+            self.close()
+            self._opened = database.open_writer(limits)
+        elif self._opened is None:
+            self._opened = database.open_reader(limits)
+        elif standby := database.open_standby(limits):
+            self.close()
+            self._opened = standby
+        else:
+            self._opened.look_again_later()
+        return self._opened
 
 
-def sqlstate(fault: DatabaseError) -> str | None:
-    """The SQLSTATE of an error that the server sent, None for an error of the driver's own."""
-    details = fault.args[0] if fault.args else None
-    return details.get("C") if isinstance(details, dict) else None
+def _did_nothing(fault: Exception) -> bool:
+    """Whether the statement surely changed nothing: it was not sent, or met a server that takes no writes."""
+    return isinstance(fault, NoServer) or (isinstance(fault, DatabaseError) and sqlstate(fault) == _READ_ONLY)
 
 
 def primary() -> Server:
     """This thread's connection to the server that takes writes."""
-    return _server(settings().database_url)
+    return _server(settings().database_url, writes=True)
 
 
 def replica() -> Server:
-    """This thread's connection to the read replica. It answers only for what it has replayed."""
-    return _server(settings().replica_url)
+    """This thread's connection to the read replica, which answers only for what it has replayed.
+
+    Where the setting names several servers, the primary stands in while there is no replica.
+    """
+    return _server(settings().replica_url, writes=False)
 
 
 def read_anywhere(sql: str, **parameters: Any) -> list[Row]:
-    """Rows from the replica, or from the primary while the replica is away. For reads that may be a moment old."""
+    """Rows from the replica, or from the primary while the replica is away or gives up (replaying may cancel what it
+    answers). For reads that may be a moment old."""
     try:
         return replica().rows(sql, **parameters)
-    except DatabaseAway:
+    except (DatabaseAway, DatabaseBusy):
         return primary().rows(sql, **parameters)
 
 
-def _server(url: str) -> Server:
-    servers: dict[str, Server] = _servers.__dict__.setdefault("by_url", {})
-    if url not in servers:
-        servers[url] = Server(url)
-    return servers[url]
+def writer_url(url: str) -> str:
+    """The URL of the one server that takes writes now, for tools that know but one. Raises DatabaseAway.
+
+    Needs no settings: migrations run without them.
+    """
+    known = database(url)
+    if len(known.url.hosts) == 1:
+        return url
+    try:
+        opened = known.open_writer(_LIMITS_OF_TOOLS)
+    except NoServer as fault:
+        raise DatabaseAway(str(fault)) from fault
+    opened.close()
+    return known.url.server_url(opened.host)
+
+
+def _server(url: str, *, writes: bool) -> Server:
+    servers: dict[tuple[str, bool], Server] = _servers.__dict__.setdefault("by_url", {})
+    if (url, writes) not in servers:
+        servers[url, writes] = Server(url, writes=writes)
+    return servers[url, writes]

@@ -9,7 +9,6 @@ A command that times out is not sent again (see ``Silence``).
 import random
 import socket
 import struct
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from booking.platform.redis_urls import RedisUrl
 from booking.platform.settings import settings
+from booking.platform.silence import Silence
 from redis import Redis
 
 Ask = Callable[[Any], Any]
@@ -29,12 +29,11 @@ Ask = Callable[[Any], Any]
 has no types for what it does."""
 
 _SILENT_S = 1.0
-_ANSWERED_LATELY_S = 0.1
 _PAUSE_FIRST_S = 0.01
 _PAUSE_MAX_S = 0.1
 _KEYS_PER_SLICE = 250
 
-_silences: dict[str, "Silence"] = {}
+_silences: dict[str, Silence] = {}
 
 
 class Client(Redis, ABC):
@@ -116,7 +115,7 @@ class Server:
 
     def __init__(self, name: str, connection: Any) -> None:
         self._connection = connection
-        self._silence = _silences.setdefault(name, Silence())
+        self._silence = _silences.setdefault(name, Silence(_asking_s))
 
     def exchange(self, ask: Ask) -> Any:
         """Raises RedisError; at once while the server is silent."""
@@ -157,44 +156,6 @@ def server_at(url: str) -> Server:
     return Server(url, kind(**options))
 
 
-class Silence:
-    """What this process's threads know of a server that lets commands time out: it hangs, or its network is cut.
-
-    A request asks several times, and each would cost a whole timeout. So nobody asks for a while after a timeout; then
-    one thread tries, and the others fail at once until it knows more.
-    """
-
-    def __init__(self) -> None:
-        self._until_s: float | None = None
-        self._answered_s = float("-inf")
-        self._lock = threading.Lock()
-
-    def refuses(self) -> bool:
-        """Whether a command is to fail without being sent."""
-        if self._until_s is None:
-            return False
-        with self._lock:
-            now_s = time.monotonic()
-            if now_s < (self._until_s or 0):
-                return True
-            self._until_s = now_s + settings().redis_timeout_s + _SILENT_S  # for the others, while this thread asks
-            return False
-
-    def heard(self, silent_s: float) -> None:
-        """Tell what became of a command that was sent: for so long nobody shall ask again (0: it was answered).
-
-        Somebody who could not ask does not speak for others who were answered a moment ago.
-        """
-        now_s = time.monotonic()
-        if silent_s:
-            if now_s - self._answered_s > _ANSWERED_LATELY_S:
-                self._until_s = now_s + silent_s
-            return
-        self._answered_s = now_s
-        if self._until_s is not None:
-            self._until_s = None
-
-
 class KernelTimeout(Connection):
     """Lets the kernel watch the timeout: Python would ask it before each send and receive whether it may go on."""
 
@@ -230,6 +191,11 @@ def pauses(within_s: float) -> Iterator[float]:
     while time.monotonic() + longest_s < deadline_s:
         yield random.uniform(longest_s / 2, longest_s)
         longest_s = min(longest_s * 2, _PAUSE_MAX_S)
+
+
+def _asking_s() -> float:
+    """How long a thread that asks a silent server again may take."""
+    return settings().redis_timeout_s + _SILENT_S
 
 
 def is_lost(fault: RedisError) -> bool:

@@ -32,7 +32,8 @@ An owner is ``<person>.<attempt>``. The last two are the lock history: nobody wr
 <seat number>  STRING ``<number> <owner>``: the attempt that is buying this seat just now, and the number of its
                       locks; expires after ``seat_lock_ttl_ms``
 count          STRING number of the schedule's last lock; expires after 24 h, the next begins at the clock
-held:<owner>   STRING this attempt has held its seats: its retries go past the locks; expires after 24 h
+held:<owner>   STRING this attempt has its seats (held) or may have them (asked): its retries go past the locks; expires
+                      after 24 h
 waits          STREAM the last 100 waits for a seat that ended (seat, ended: got or refused, waited_ms, waiter: an
                       owner, lock: the one waited for) and locks that ran out (seat, ended: expired, lock); expires
                       24 h after the last
@@ -44,8 +45,20 @@ contended      HASH   seat number → ``<waits> <refused> <all waits, ms> <longe
 
 ========== ====== ==================================================================================================
 map        STRING ``<concert id> <ETag> <body>`` of the schedule's seat map; expires within 30 s
-marker     STRING moves with every change of a seat: a map that was read before is not stored; expires after 10 minutes
+versions   HASH   the marker: seat number → version that a map must show at least; and made, moved (by every change: a
+                  map that was read before is not stored), whole (every change that was told is in it: a replica may be
+                  asked), uncached (operators send the readers to the database: the map is not kept); expires 10
+                  minutes after the last change or refill
 reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
+========== ====== ==================================================================================================
+
+``catalog:{c<concert id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
+
+========== ====== ==================================================================================================
+schedules  STRING ``<ids> <answer>``: the schedules, with %s for each number of seats; expires at the venue's midnight.
+                  ``-``: operators send the readers to the database; expires after 10 minutes unless said again
+seats_left STRING ``<ids> <numbers>``: seats in all and seats left of each of them; expires after 2 s
+reader     STRING the reader who is fetching either from Postgres; expires after 3 s
 ========== ====== ==================================================================================================
 """
 
@@ -82,6 +95,11 @@ def seat_lock_key(schedule_id: int, name: str) -> str:
     return f"seatlocks:{{s{schedule_id}}}:{name}"
 
 
+def schedules_keys(concert_id: int) -> list[str]:
+    """Schedules, seats left, the reader's lock."""
+    return [f"catalog:{{c{concert_id}}}:{name}" for name in ("schedules", "seats_left", "reader")]
+
+
 def seat_lock_names(key: str) -> tuple[int, str]:
     """The schedule and the name in a key of a schedule's locks."""
     _, schedule, name = key.split(":", 2)
@@ -90,4 +108,4 @@ def seat_lock_names(key: str) -> tuple[int, str]:
 
 def seat_map_keys(schedule_id: int) -> list[str]:
     """Map, marker, the reader's lock."""
-    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "marker", "reader")]
+    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "versions", "reader")]

@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Literal, cast
 
+from booking.platform.postgres_urls import parse_database_url
 from booking.platform.redis_urls import parse_redis_url
 
 PREFIX = "ENCORE_"
@@ -24,7 +25,9 @@ class Settings:
     """
 
     database_url: str
+    """Postgres that takes writes: one host that stands for it, or a primary and its standbys (``postgres_urls``)."""
     replica_url: str
+    """Postgres for reads that may be a moment old, in the same form; of several hosts a standby is preferred."""
     queue_redis_url: str
     """Redis of the waiting line; the schemes are in ``redis_urls``, also for the next two."""
     locks_redis_url: str
@@ -72,6 +75,7 @@ class Settings:
     """How long one run of a background loop lasts: a little over a minute, so that the next run stands by."""
 
 
+_DATABASE_URLS = ("database_url", "replica_url")
 _REDIS_URLS = ("queue_redis_url", "locks_redis_url", "cache_redis_url")
 _CHOICES: dict[str, tuple[str, ...]] = {"edge_trust": ("open", "api_key", "authorizer")}
 
@@ -106,6 +110,8 @@ def _parse(name: str, kind: Callable[[str], Any], text: str) -> Any:
         return text
     if name in _REDIS_URLS:
         parse_redis_url(text)
+    if name in _DATABASE_URLS:
+        parse_database_url(text)
     if kind in (int, float):
         number = kind(text)
         if number <= 0:

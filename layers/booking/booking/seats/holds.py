@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from booking.platform.postgres import DatabaseBusy, primary
+from booking.platform.postgres import DatabaseAway, DatabaseBusy, primary
 from booking.platform.problems import BadRequest
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
@@ -22,8 +22,15 @@ from booking.seats.problems import (
     SectionUnknown,
     TooFewSeatsLeft,
 )
+from booking.seats.reads import repeat_reads
 from booking.seats.reservations import ReservationUnknown
-from booking.seats.seat_map_cache import change_of, seats_changed
+from booking.seats.seat_map_cache import (
+    Change,
+    call_of,
+    call_of_unknown_change,
+    seats_changed,
+    seats_may_have_changed,
+)
 
 SEATS_PER_REQUEST_MAX = 4
 _CHOICES_MAX = 5
@@ -61,11 +68,14 @@ def hold_seats(attempt: Attempt, schedule_id: int, numbers: list[int]) -> dict[s
         raise BadRequest("a seat number is there twice")
     wanted = sorted(numbers)
     with seat_locks(schedule_id, wanted, attempt.lock_owner) as locks:
-        locks.afterwards.append(change_of(schedule_id))  # said as well when nobody knows what became of the statement
-        verdict = _ask(attempt, schedule_id, numbers=wanted)
+        try:
+            verdict = _ask(attempt, schedule_id, numbers=wanted)
+        except DatabaseAway:
+            locks.afterwards.append(call_of_unknown_change(schedule_id))
+            raise
         locks.held = _is_held(verdict)
-        if not locks.held:
-            locks.afterwards.clear()
+        if locks.held:
+            locks.afterwards.append(call_of(verdict["changed"]))
     return _answer(verdict, schedule_id)
 
 
@@ -79,13 +89,12 @@ def hold_best_seats(attempt: Attempt, schedule_id: int, count: int, section: str
     DatabaseBusy; then nothing has changed.
     """
     _check_count(count)
-    changed = True  # said as well when nobody knows what became of the statement
     try:
         verdict = _choose(attempt, schedule_id, count, section)
-        changed = _is_held(verdict)
-    finally:
-        if changed:
-            seats_changed([schedule_id])
+    except DatabaseAway:
+        seats_may_have_changed(schedule_id)
+        raise
+    seats_changed(verdict.get("changed"))
     return _answer(verdict, schedule_id)
 
 
@@ -98,15 +107,14 @@ def release_hold(reservation_id: str, person: str) -> str:
     verdict = primary().document(_CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
     if verdict["outcome"] == "not-found":
         raise ReservationUnknown(f"no reservation {reservation_id}")
-    if "schedule_id" in verdict:
-        seats_changed([verdict["schedule_id"]])
+    seats_changed(verdict.get("changed"))
     return str(verdict.get("status", verdict["outcome"]))
 
 
 def expire_holds() -> int:
     """Close lapsed holds and put their seats back; returns how many. Nothing waits for it: expiry is lazy in SQL."""
     closed, after = 0, "-infinity"
-    changed: set[int] = set()
+    changed: list[Change | None] = []
     try:
         for _ in range(_HOLDS_PER_SWEEP):
             step = primary().document(_EXPIRE_NEXT, after=after, correlation_id=correlation_id())
@@ -115,10 +123,10 @@ def expire_holds() -> int:
             after = step["expires_at"]
             if step["closed"]:
                 closed += 1
-                changed.add(step["schedule_id"])
+                changed.append(step["changed"])
     finally:
         # Once for all of them: no map shows a lapsed hold as held, only its version moves on.
-        seats_changed(changed)
+        seats_changed(*changed)
     return closed
 
 
@@ -128,8 +136,8 @@ def forget_old_keys() -> int:
 
 
 def sweep() -> int:
-    """The sweeper's work: ``expire_holds`` and ``forget_old_keys``; returns how many of both."""
-    return expire_holds() + forget_old_keys()
+    """The sweeper's work: ``expire_holds``, ``forget_old_keys``, ``repeat_reads``; returns how many of all."""
+    return expire_holds() + forget_old_keys() + repeat_reads()
 
 
 def _check_count(count: int) -> None:

@@ -33,12 +33,15 @@ _LOCK, _UNLOCK = LIBRARY.functions()["lock_seats"], LIBRARY.functions()["unlock_
 _BACKOFF_FIRST_S = 0.010
 _BACKOFF_MAX_S = 0.200
 _REMEMBERED_MS = 24 * 3600 * 1000  # as long as the idempotency key: key_lifetime() in SQL
+_AS_IT_IS = -1
 _HISTORY_KEPT_MS = 24 * 3600 * 1000
 
 
 @dataclass(slots=True)
 class SeatLocks:
     """The locks of one attempt. Set ``held`` when the attempt has got its seats: its retries will not be kept out.
+
+    Nor will they where nobody knows what became of the attempt (None): the block has raised, or its process has died.
 
     ``afterwards`` is sent with the unlocking, in one trip where they share a server, and by itself where there is
     nothing to unlock.
@@ -47,7 +50,7 @@ class SeatLocks:
     schedule_id: int
     numbers: Sequence[int]
     owner: str
-    held: bool = False
+    held: bool | None = False
     afterwards: list[Call] = field(default_factory=list)
     number: int = 0
     """Rises with every lock of the schedule; 0: nothing is locked."""
@@ -59,7 +62,7 @@ class SeatLocks:
 
     @property
     def mark(self) -> str:
-        """The key that remembers that this attempt has held its seats."""
+        """The key that remembers that this attempt has held its seats, or may have."""
         return self.key(f"held:{self.owner}")
 
     @property
@@ -77,8 +80,8 @@ def seat_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> Iterator
 
     ``owner`` names the attempt as ``<person>.<attempt>``, the same for each retry of it: twins of one request must not
     keep each other out, they wait for each other in Postgres and get one answer. Raises SeatTaken, naming the seats,
-    when others are busy with them for longer than ``seat_lock_wait_ms_max``; an attempt that has held its seats is
-    never refused here.
+    when others are busy with them for longer than ``seat_lock_wait_ms_max``; an attempt that may have held its seats is
+    never refused here: the process died that asked for it, or its connection was cut, and Postgres knows.
     """
     locks = SeatLocks(schedule_id, numbers, owner)
     try:
@@ -87,6 +90,9 @@ def seat_locks(schedule_id: int, numbers: Sequence[int], owner: str) -> Iterator
         count("SeatLocksAway")
     try:
         yield locks
+    except BaseException:
+        locks.held = None
+        raise
     finally:
         with suppress(RedisError):  # the locks expire by themselves, and so does what else Redis is not told
             run_together([_unlocking(locks), *locks.afterwards] if locks.number else locks.afterwards)
@@ -177,7 +183,8 @@ def _tell_wait(began_s: float, ended: str) -> None:
 
 def _unlocking(locks: SeatLocks) -> Call:
     keys = [locks.mark, *locks.seats]
-    args: list[str | int] = [f"{locks.number} {locks.owner}", _REMEMBERED_MS if locks.held else 0]
+    remembered_ms = {True: _REMEMBERED_MS, False: 0, None: _AS_IT_IS}[locks.held]
+    args: list[str | int] = [f"{locks.number} {locks.owner}", remembered_ms]
     if time.monotonic() - locks.locked_s >= settings().seat_lock_ttl_ms / 1000:
         # They have run out meanwhile. Who is quicker has nothing to tell the history, and does not name its keys.
         count("SeatLocksExpired")

@@ -2,41 +2,44 @@
 
 A map is kept until a seat of it changes, at most 30 seconds, and never past the moment when one of its holds lapses.
 Whoever changes seats says so here (``seats_changed``) when the change is committed and before it is answered: that
-deletes the map and moves the schedule's marker, so the next read of anybody sees the change, and a map that was read
-before it can no longer be stored.
+deletes the map and raises the schedule's marker to the seats' new versions. So the next read of anybody sees the
+change: a map that was read before it can no longer be stored, and a replica answers only when it has those versions.
+Where there is no whole marker the primary answers, and with what it has the marker is written whole.
 
 Nothing that guards a sale depends on this. When Redis is away, or a function dies between a commit and its
-``seats_changed``, a map may be old for those 30 seconds: that costs its reader a 409 and never sells a seat twice.
+``seats_changed``, a map may be old until it ends or the consumer of the events has said it once more: that costs its
+reader a 409 and never sells a seat twice.
 """
 
 import os
-import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from booking.platform.redis import Call, Script, packed_command, redis, run_together
 from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
+from booking.platform.single_flight import HERE, look_in_turn
 from booking.platform.telemetry import count
 
 _KEPT_MS_MAX = 30_000
-# A marker that expires lets nothing in, it only refuses the maps of readers that are slower still. One that a reader
-# had to make ends soon: readers may ask for schedules that do not exist.
-_MARKER_KEPT_MS = 600_000
+# A marker that expires lets nothing in: the primary answers. One that a reader had to make ends soon unless the primary
+# makes it whole: readers may ask for schedules that do not exist.
+MARKER_KEPT_S = 600
+_MARKER_KEPT_MS = MARKER_KEPT_S * 1000
 _MARKER_MADE_KEPT_MS = 30_000
 _READER_LOCK_MS = 1_000
-_WAIT_S_MAX = 1.0
-_BACKOFF_FIRST_S = 0.010
-_BACKOFF_MAX_S = 0.100
 
-_CHANGE = Script(read_text(__package__, "lua/seats_changed.lua"))
-_CLAIM = Script(read_text(__package__, "lua/claim_refill.lua"))
-_FINISH = Script(read_text(__package__, "lua/finish_refill.lua"))
-_HERE, _READ, _WAIT = 1, 2, 3
+_MARKER = read_text(__package__, "lua/marker.lua")
+_CHANGE = Script(_MARKER + read_text(__package__, "lua/seats_changed.lua"))
+_CLAIM = Script(_MARKER + read_text(__package__, "lua/claim_refill.lua"))
+_SWITCH = Script(_MARKER + read_text(__package__, "lua/switch_map.lua"))
+_FINISH = Script(_MARKER + read_text(__package__, "lua/finish_refill.lua"))
+
+Change = Mapping[str, Any]
+"""What the SQL functions that change seats hand back: ``{"schedule_id": 701, "versions": {"1": 5}}``."""
 
 
 class SeatMap(NamedTuple):
@@ -47,11 +50,38 @@ class SeatMap(NamedTuple):
     body: bytes
 
 
+class Marked(NamedTuple):
+    """Which versions of which seats a server must have to answer, as Postgres writes arrays: ``{1,2}``, ``{5,3}``."""
+
+    numbers: str
+    versions: str
+
+
+NOTHING_MARKED = Marked("{}", "{}")
+
+
+class Truth(NamedTuple):
+    """What the primary knows beside the map, and a replica may not know yet."""
+
+    versions: str
+    """Number and version of each seat that was ever changed, all separated by blanks."""
+    past_cache: bool
+    """Whether operators want the map to be read from the database."""
+
+
 class Reading(NamedTuple):
-    """A map as the database had it, and for how long it is true if no seat changes (None: for as long as that)."""
+    """A map as a database server had it."""
 
     seat_map: SeatMap
     true_for_ms: int | None
+    """For how long it is true if no seat changes; None: for as long as that."""
+    truth: Truth | None
+    """Where the primary has answered."""
+
+
+Read = Callable[[int, Marked | None], Reading | None]
+"""Reads a schedule's map, None when there is no such schedule. A replica may answer if it has what is marked; with None
+for that, only the primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +90,15 @@ class _Refill:
 
     keys: list[str]
     reader: str
-    marker: bytes
+    made: bytes
+    moved: bytes
     now_ms: int
+    marked: Marked | None
+    past_cache: bool
+    """Whether the map is not to be kept: operators have sent its readers to the database."""
 
 
-def find_seat_map(schedule_id: int, read: Callable[[int], Reading | None]) -> SeatMap | None:
+def find_seat_map(schedule_id: int, read: Read) -> SeatMap | None:
     """The cached map, or what ``read`` answers, which is then kept; None when that is None. Raises as ``read``.
 
     One reader at a time fills the cache; the others wait for it a moment and then read by themselves.
@@ -77,63 +111,105 @@ def find_seat_map(schedule_id: int, read: Callable[[int], Reading | None]) -> Se
         found = _wait_or_claim(keys)
     except RedisError:
         count("SeatMapCacheAway")
-        reading = read(schedule_id)
+        reading = read(schedule_id, None)
         return reading.seat_map if reading else None
     return _fill(found, read, schedule_id) if isinstance(found, _Refill) else _unpack(found)
 
 
-def seats_changed(schedule_ids: Iterable[int]) -> None:
-    """Say that seats of these schedules have changed, after the commit. Best effort: never raises for Redis."""
+def seats_changed(*changes: Change | None, said_before: bool = False) -> None:
+    """Say that seats have changed (None: that one has not), after the commit. Best effort: never raises for Redis.
+
+    ``said_before``: whoever made the change has said so, unless it died; then the map stays if it has all this.
+    """
+    by_schedule: dict[int, dict[str, int]] = {}
+    for change in changes:
+        if change is not None:
+            versions = by_schedule.setdefault(change["schedule_id"], {})
+            for number, version in change["versions"].items():
+                versions[number] = max(version, versions.get(number, 0))
     try:
-        run_together([change_of(schedule_id) for schedule_id in schedule_ids])
+        run_together([_told(each, versions, said_before) for each, versions in by_schedule.items() if versions])
     except RedisError:
         count("SeatMapCacheAway")
 
 
-def change_of(schedule_id: int) -> Call:
-    """What ``seats_changed`` sends for one schedule, for who has more to send to Redis at that moment."""
-    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS])
+def seats_may_have_changed(schedule_id: int) -> None:
+    """Say that seats of a schedule may have changed and nobody knows which: the primary answers next. Never raises."""
+    try:
+        run_together([call_of_unknown_change(schedule_id)])
+    except RedisError:
+        count("SeatMapCacheAway")
+
+
+def call_of(change: Change) -> Call:
+    """What ``seats_changed`` sends for one change, for who has more to send to Redis at that moment."""
+    return _told(change["schedule_id"], change["versions"])
+
+
+def call_of_unknown_change(schedule_id: int) -> Call:
+    """What ``seats_may_have_changed`` sends."""
+    return _told(schedule_id, {})
+
+
+def call_of_switch(schedule_id: int, *, past_cache: bool) -> Call:
+    """What sends the readers of a schedule's map to the database, or back to the cache."""
+    return Call("cache", _SWITCH, seat_map_keys(schedule_id)[:2], [int(past_cache), _MARKER_KEPT_MS])
+
+
+def maps_past_cache(schedule_ids: Sequence[int]) -> int:
+    """The readers of how many of these schedules' maps go to the database. Raises RedisError."""
+    markers = [seat_map_keys(schedule_id)[1] for schedule_id in schedule_ids]
+    asked = [(marker, packed_command("HEXISTS", marker, "uncached")) for marker in markers]
+    replies = redis("cache").execute_together(asked) if asked else []
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply
+    return sum(replies)
+
+
+def _told(schedule_id: int, versions: Mapping[str, int], said_before: bool = False) -> Call:
+    seats = [word for seat in versions.items() for word in seat]
+    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS, int(said_before), *seats])
 
 
 def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
     """The map that somebody else stored meanwhile, or leave to read it. Raises RedisError."""
     reader = os.urandom(8).hex()
-    # Whoever waits in vain (the one who reads has died) gives up at a moment of their own, so that they do not all go
-    # to Postgres together: the first of them who has read helps the rest.
-    deadline_s = time.monotonic() + random.uniform(_WAIT_S_MAX / 2, _WAIT_S_MAX)
-    backoff_s = _BACKOFF_FIRST_S
-    while True:
-        what, *found = _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, _MARKER_MADE_KEPT_MS])
-        if what == _HERE:
-            kept: bytes = found[0]
-            return kept
-        marker, now_ms = found
-        if what == _READ or time.monotonic() >= deadline_s:
-            return _Refill(keys, reader, marker, now_ms)
-        # Longer and longer: hundreds who look again every few milliseconds would slow down the one who reads.
-        time.sleep(random.uniform(0, backoff_s))
-        backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+    limits = [_READER_LOCK_MS, _MARKER_MADE_KEPT_MS]
+    what, *found = look_in_turn(lambda late: _CLAIM(redis("cache"), keys, [reader, *limits, late]))
+    if what == HERE:
+        kept: bytes = found[0]
+        return kept
+    made, moved, now_ms, numbers, versions, past_cache = found
+    marked = Marked(numbers.decode(), versions.decode()) if numbers else None
+    return _Refill(keys, reader, made, moved, now_ms, marked, bool(past_cache))
 
 
-def _fill(refill: _Refill, read: Callable[[int], Reading | None], schedule_id: int) -> SeatMap | None:
+def _fill(refill: _Refill, read: Read, schedule_id: int) -> SeatMap | None:
     reading: Reading | None = None
     try:
-        reading = read(schedule_id)
+        reading = read(schedule_id, refill.marked)
     finally:
         _finish(refill, reading)
     return reading.seat_map if reading else None
 
 
 def _finish(refill: _Refill, reading: Reading | None) -> None:
+    truth = reading.truth if reading else None
+    if refill.past_cache and truth is None:
+        return  # it has no lock to give back
     packed, until_ms = "", 0
-    if reading is not None:
+    if reading and not (refill.past_cache or (truth and truth.past_cache)):
         packed = _pack(reading.seat_map)
         # Counted from before the reading, by the cache's own clock: neither a slow reader nor one whose clock is wrong
         # keeps a lapsed hold in sight.
         true_for_ms = _KEPT_MS_MAX if reading.true_for_ms is None else min(_KEPT_MS_MAX, reading.true_for_ms)
         until_ms = refill.now_ms + true_for_ms
+    before = [refill.reader, refill.made.decode(), refill.moved.decode()]
+    told = [int(truth is not None), int(truth is not None and truth.past_cache)]
+    seats = truth.versions.split() if truth else []
     try:
-        _FINISH(redis("cache"), refill.keys, [refill.reader, refill.marker.decode(), packed, until_ms])
+        _FINISH(redis("cache"), refill.keys, [*before, packed, until_ms, _MARKER_KEPT_MS, *told, *seats])
     except RedisError:
         count("SeatMapCacheAway")
 

@@ -13,6 +13,7 @@ from booking.platform.postgres import primary
 from booking.platform.resources import read_text
 from booking.platform.telemetry import count, logger, start_correlation
 from booking.queue import end_turn, set_sold_out
+from booking.seats import seats_changed
 
 # Crockford's base 32: no letter that is read as a digit or spells a word.
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -21,6 +22,13 @@ _ERROR_LENGTH_MAX = 500
 
 _APPLY = read_text(__package__, "sql/apply_reservation_event.sql")
 _RECORD_FAILURE = read_text(__package__, "sql/record_failure.sql")
+
+_OUTCOMES = {
+    (True, False): ("EventsApplied", "event applied"),
+    (False, False): ("EventsSeenBefore", "event seen before"),
+    (False, True): ("EventsVoid", "event void: a failover has lost the commit that it tells of"),
+}
+"""How an event is counted and told, by whether it was applied and whether it is void."""
 
 _processor = BatchProcessor(event_type=EventType.Kafka)
 
@@ -51,20 +59,23 @@ def _apply(record: KafkaEventRecord) -> None:
             event_id=str(envelope.event_id),
             type=envelope.type,
             reservation_id=str(envelope.reservation_id),
+            seq=envelope.seq,
             data=bytes(envelope.data).decode(),
             ticket_code="".join(secrets.choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH)),
         )
     except Exception as fault:
         _record_failure(envelope, fault)
         raise
+    seats_changed(effect.get("changed"), said_before=True)
     if paid_by := effect.get("paid_by"):
         # Step 7 does the same at once; here nothing that dies in between leaves a buyer's place taken.
         end_turn(effect["concert_id"], paid_by["person"], paid_by["pass_id"], "paid")
     if effect.get("sold_out") is not None:
         set_sold_out(effect["concert_id"], effect["sold_out"])
-    count("EventsApplied" if effect["applied"] else "EventsSeenBefore", type=envelope.type)
+    metric, words = _OUTCOMES[effect["applied"], effect.get("void", False)]
+    count(metric, type=envelope.type)
     logger().info(
-        "event applied" if effect["applied"] else "event seen before",
+        words,
         **_named(envelope),
     )
 

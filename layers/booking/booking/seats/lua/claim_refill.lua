@@ -1,4 +1,5 @@
 -- Look for a schedule's cached map, and where there is none ask for leave to read it: one reader at a time has it.
+-- After marker.lua.
 --
 -- KEYS  1 the cached map
 --       2 the schedule's marker
@@ -6,26 +7,42 @@
 -- ARGV  1 the reader's name, nobody else's
 --       2 expiry of the lock, in milliseconds: somebody else reads when the reader has died
 --       3 how long to keep a marker that is made here, in milliseconds
+--       4 1: the reader has waited long enough and will read whoever else does; 0: will wait
 -- Returns {1, map}: here it is
---         {2, marker, now}: read it; the marker and this server's clock (Unix time, milliseconds) before the reading
---         {3, marker, now}: somebody else is reading it; the same for who will not wait
--- A marker that is missing is made: nothing never equals nothing, so neither a wiped Redis nor a marker that expired
--- lets an old map in.
+--         {2, made, moved, now, numbers, versions, uncached}: read it; the marker and this server's clock (Unix time, milliseconds)
+--             before the reading, and which versions of which seats a replica must have (arrays as Postgres writes
+--             them; empty text: no replica may be asked); 1: everybody reads it and nobody keeps it, 0: keep it
+--         {3}: somebody else is reading it
 -- Safe to run twice: a reader that has leave gets it again.
 local map = redis.call('GET', KEYS[1])
 if map then
     return {1, map}
 end
-local time = redis.call('TIME')
-local marker = redis.call('GET', KEYS[2])
-if not marker then
-    marker = string.format('%.0f', time[1] * 1000000 + time[2])
-    redis.call('SET', KEYS[2], marker, 'PX', ARGV[3])
+local uncached = redis.call('HEXISTS', MARKER, 'uncached')
+if uncached == 0 then
+    local reader = redis.call('GET', KEYS[3])
+    if not reader or reader == ARGV[1] then
+        redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+    elseif ARGV[4] == '0' then
+        return {3}
+    end
 end
-local leave = 3
-local reader = redis.call('GET', KEYS[3])
-if not reader or reader == ARGV[1] then
-    redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
-    leave = 2
+if make_marker() then
+    redis.call('PEXPIRE', MARKER, ARGV[3])
 end
-return {leave, marker, time[1] * 1000 + math.floor(time[2] / 1000)}
+local marked, numbers, versions = {}, {}, {}
+local fields = redis.call('HGETALL', MARKER)
+for i = 1, #fields, 2 do
+    if tonumber(fields[i]) then
+        numbers[#numbers + 1] = fields[i]
+        versions[#versions + 1] = fields[i + 1]
+    else
+        marked[fields[i]] = fields[i + 1]
+    end
+end
+local answer = {2, marked.made, marked.moved, math.floor(clock_us() / 1000), '', '', uncached}
+if marked.whole then
+    answer[5] = '{' .. table.concat(numbers, ',') .. '}'
+    answer[6] = '{' .. table.concat(versions, ',') .. '}'
+end
+return answer

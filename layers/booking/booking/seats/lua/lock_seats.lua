@@ -1,7 +1,8 @@
 -- Lock seats of one schedule for one attempt to hold them: all of them or none.
 --
 -- KEYS  1     the schedule's lock counter
---       2     exists when this very attempt has held its seats already
+--       2     the mark of this very attempt: 'held', it has its seats already; 'asked', it has had the locks before, and
+--             nobody has said what became of it
 --       3..   the lock of each seat
 --       for a try that is not the attempt's first, two more: waits, contended    (all keys share the schedule's hash tag)
 -- ARGV  1 owner
@@ -12,7 +13,7 @@
 --       and for each seat that was found busy: its position among the seats; how long it was waited for, ms; its lock
 --       when it was last seen; 1: that has run out since, 0: not that anybody knew
 -- Returns a number above 0: locked; the number of the locks
---         -1: nothing was locked and nothing need be: the attempt has its answer, Postgres keeps it
+--         -1: nothing was locked and nothing need be: the attempt has its answer, or may have, and Postgres knows
 --         {i, lock, left, ...}: nothing was locked; the positions of the seats that others are busy with, each with its
 --         lock and what is left of it, ms
 -- Safe to run twice: an owner that has the locks gets them again, with a later expiry and a new number.
@@ -25,7 +26,8 @@ end
 
 local has_them = false
 if redis.call('EXISTS', unpack(KEYS, 2, seats + 2)) > 0 then
-  if redis.call('EXISTS', KEYS[2]) == 1 then
+  local mark = redis.call('GET', KEYS[2])
+  if mark and mark ~= 'asked' then
     return -1
   end
   local busy, locks = {}, {}
@@ -39,6 +41,9 @@ if redis.call('EXISTS', unpack(KEYS, 2, seats + 2)) > 0 then
       busy[#busy + 1] = lock
       busy[#busy + 1] = redis.call('PTTL', KEYS[i + 2])
     end
+  end
+  if #busy > 0 and mark then
+    return -1
   end
   if #busy > 0 then
     if ARGV[3] == '1' then
@@ -67,6 +72,7 @@ local lock = number .. ' ' .. ARGV[1]
 for i = 1, seats do
   redis.call('SET', KEYS[i + 2], lock, 'PX', ARGV[2])
 end
+redis.call('SET', KEYS[2], 'asked', 'PX', MARK_KEPT_MS)
 if history and not has_them then
   for at = 5, #ARGV, 4 do
     local key = KEYS[tonumber(ARGV[at]) + 2]

@@ -9,6 +9,7 @@
 -- Numbers and milliseconds have at most 13 digits: '..' prints 14.
 
 local COUNTER_KEPT_MS = 24 * 3600 * 1000
+local MARK_KEPT_MS = 24 * 3600 * 1000 -- as long as the idempotency key
 local WAITS_KEPT_MAX = 100
 local SEATS_COUNTED_MAX = 1000 -- seats that do not exist may be asked for as well
 

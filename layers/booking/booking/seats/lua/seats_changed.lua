@@ -1,16 +1,25 @@
--- Seats of one schedule have changed: forget its cached map and move its marker, so that nobody who has read the seats
--- before the change can store their map after it. To be called when the change is committed, before it is answered.
+-- Seats of one schedule have changed: raise its marker to their versions, so that no replica which has not replayed the
+-- change answers for the schedule, and forget the cached map. To be called when the change is committed, before it is
+-- answered; after marker.lua.
 --
 -- KEYS  1 the cached map
 --       2 the schedule's marker                                           (both share the schedule's hash tag)
 -- ARGV  1 how long to keep the marker, in milliseconds
--- Returns the new marker.
--- The marker is this server's clock in microseconds, or one more than the last: it rises, and it never comes again
--- after a wiped Redis has forgotten it.
--- Safe to run twice: the marker moves once more, and a map that was stored in between is read once more.
-local time = redis.call('TIME')
-local last = tonumber(redis.call('GET', KEYS[2]) or 0)
-local marker = string.format('%.0f', math.max(time[1] * 1000000 + time[2], last + 1))
-redis.call('SET', KEYS[2], marker, 'PX', ARGV[1])
+--       2 1: this was said before, most likely: nothing is done where the marker has all of it; 0: it is news
+--       3.. number, version of each seat; none: something may have changed and nobody knows what, so the primary must
+--           answer next
+-- Returns 1: the map is forgotten; 0: there was no need.
+-- News is news even where the marker has higher versions: a failover may have lost the commits that it has them from.
+-- Safe to run twice: a map that was stored in between is read once more.
+make_marker()
+if #ARGV == 2 then
+    redis.call('HDEL', MARKER, 'whole')
+end
+local risen = raise_marker(3)
+redis.call('PEXPIRE', MARKER, ARGV[1])
+if ARGV[2] == '1' and not risen then
+    return 0
+end
+move_marker()
 redis.call('DEL', KEYS[1])
-return marker
+return 1

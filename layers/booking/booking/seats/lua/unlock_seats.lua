@@ -6,7 +6,7 @@
 --       2..   the lock of each seat
 --       for who has had the locks for longer than their expiry, two more: waits, contended
 -- ARGV  1 the lock, as all of the seats have it
---       2 how long to remember that the attempt has held its seats, ms; 0: it has not
+--       2 how long to remember that the attempt has held its seats, ms; 0: it has not; -1: nobody knows
 --       3 for who has had the locks for longer than their expiry: how long to keep the history, ms
 -- Returns how many locks were released. Safe to run twice: the second finds nothing of its own.
 local seats = #KEYS - 1
@@ -26,7 +26,9 @@ for i = 1, seats do
     note_expired(history, key, ARGV[1])
   end
 end
-if ARGV[2] ~= '0' then
-  redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
+if ARGV[2] == '0' then
+  redis.call('DEL', KEYS[1])
+elseif ARGV[2] ~= '-1' then
+  redis.call('SET', KEYS[1], 'held', 'PX', ARGV[2])
 end
 return released

@@ -6,8 +6,8 @@
 --   replayed        the same key and body came before: with that "payment" as it stands now
 --   key-reused, not-found (also for a stranger's), wrong-concert, hold-expired ("status"), already-paid,
 --   in-progress     (another payment of this reservation is under way: with that "payment")
--- Only "begun" has changed anything. begun and replayed come with "schedule_id" where seats of it may have changed, now or
--- since this was asked before; else it is null.
+-- Only "begun" has changed anything. begun and replayed come with "changed", the versions of the seats (seat_versions; null:
+-- the hold was long enough).
 create or replace function begin_payment(
     p_person text,
     p_key text,
@@ -26,6 +26,7 @@ declare
     v_payment payment;
     v_deadline_at timestamptz;
     v_versions bigint[];
+    v_changed jsonb;
 begin
     perform pg_advisory_xact_lock(hashtextextended(p_person, 0));
     v_now := clock_timestamp();
@@ -37,8 +38,8 @@ begin
             return json_build_object('outcome', 'key-reused');
         end if;
         select * into strict v_payment from payment where id = v_earlier.payment_id;
-        return json_build_object('outcome', 'replayed', 'payment', payment_facts(v_payment), 'schedule_id', (
-            select schedule_id from reservation where id = v_payment.reservation_id));
+        return json_build_object('outcome', 'replayed', 'payment', payment_facts(v_payment), 'changed', (
+            select seat_versions(schedule_id, seats) from reservation where id = v_payment.reservation_id));
     end if;
 
     select * into v_mine from reservation where id = p_reservation_id and person = p_person for update;
@@ -64,8 +65,8 @@ begin
             order by number
             for update
         ) locked;
-        perform change_seats(v_mine.schedule_id, v_mine.seats, v_versions, 'extended', 'held', v_deadline_at,
-                             v_mine.id, v_now);
+        v_changed := change_seats(v_mine.schedule_id, v_mine.seats, v_versions, 'extended', 'held', v_deadline_at,
+                                  v_mine.id, v_now);
     end if;
     update reservation set status = 'paying', expires_at = greatest(expires_at, v_deadline_at) where id = v_mine.id;
     insert into payment (reservation_id, gateway, amount, currency, method, status, created_at, deadline_at, next_check_at)
@@ -78,6 +79,5 @@ begin
     on conflict (person, route, key) do update
         set body_hash = excluded.body_hash, reservation_id = excluded.reservation_id,
             payment_id = excluded.payment_id, created_at = excluded.created_at;
-    return json_build_object('outcome', 'begun', 'payment', payment_facts(v_payment),
-                             'schedule_id', case when v_versions is not null then v_mine.schedule_id end);
+    return json_build_object('outcome', 'begun', 'payment', payment_facts(v_payment), 'changed', v_changed);
 end $$;

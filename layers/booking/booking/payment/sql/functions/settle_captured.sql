@@ -1,16 +1,18 @@
 -- The money was taken: sell the seats, or owe it back. Called by settle_payment, which holds the locks and documents it.
+-- Answers the versions of the seats as change_seats, null when none has changed.
 create or replace function settle_captured(
     p_payment payment,
     p_mine reservation,
     p_detail text,
     p_correlation_id text,
     p_at timestamptz
-) returns void
+) returns jsonb
 language plpgsql as $$
 declare
     v_seats record;
     v_retaken boolean;
     v_sellable boolean;
+    v_changed jsonb;
 begin
     select array_agg(version order by number) as versions,
            bool_and(state = 'held' and reservation_id = p_mine.id) as own,
@@ -29,13 +31,13 @@ begin
         or seats_of_person(p_mine.person, p_mine.concert_id, p_at) + cardinality(p_mine.seats)
            <= (select seats_per_person_max from concert where id = p_mine.concert_id));
     if not v_sellable then
-        perform release_seats(p_mine, 'released', p_at);
+        v_changed := release_seats(p_mine, 'released', p_at);
         update payment set status = 'refunding', detail = p_detail, next_check_at = p_at where id = p_payment.id;
         update reservation set status = 'refunded', closed_at = p_at where id = p_mine.id;
         perform emit_event(p_mine.id, 'payment.refunding', reservation_facts(p_mine), p_correlation_id, p_at);
-        return;
+        return v_changed;
     end if;
-    perform change_seats(p_mine.schedule_id, p_mine.seats, v_seats.versions, 'sold', 'sold', null, p_mine.id, p_at);
+    v_changed := change_seats(p_mine.schedule_id, p_mine.seats, v_seats.versions, 'sold', 'sold', null, p_mine.id, p_at);
     update payment set status = 'captured', detail = p_detail, settled_at = p_at where id = p_payment.id;
     update reservation set status = 'confirmed', closed_at = null where id = p_mine.id;
     perform end_admission(p_mine.pass_id, p_mine.concert_id, p_mine.person, 'paid', p_at);
@@ -43,4 +45,5 @@ begin
         reservation_facts(p_mine) || jsonb_build_object('payment_id', p_payment.id, 'gateway', p_payment.gateway,
                                                         'retaken', not v_seats.own),
         p_correlation_id, p_at);
+    return v_changed;
 end $$;

@@ -9,7 +9,8 @@
 --   at once.
 -- captured, but being cancelled: nothing is decided. The cancellation may have sent the money back already, or will; only
 --   its own answer settles the payment.
--- Answers {"payment", "reservation_status", "concert_id", "schedule_id", "person", "pass_id", "settled_now"}.
+-- Answers {"payment", "reservation_status", "concert_id", "person", "pass_id", "settled_now", "changed"}; "changed": the
+-- versions of the seats (seat_versions), null when none has changed.
 create or replace function settle_payment(
     p_payment_id uuid,
     p_outcome text,
@@ -23,6 +24,7 @@ declare
     v_payment payment;
     v_mine reservation;
     v_settled_now boolean := false;
+    v_changed jsonb;
 begin
     select r.* into strict v_mine from reservation r join payment p on p.reservation_id = r.id where p.id = p_payment_id;
     perform pg_advisory_xact_lock(hashtextextended(v_mine.person, 0));
@@ -34,16 +36,18 @@ begin
     elsif v_payment.status = 'pending' then
         v_settled_now := true;
         if p_outcome = 'captured' then
-            perform settle_captured(v_payment, v_mine, p_detail, p_correlation_id, v_now);
+            v_changed := settle_captured(v_payment, v_mine, p_detail, p_correlation_id, v_now);
         else
-            perform settle_untaken(v_payment, v_mine, p_outcome, p_detail, p_hold_after_decline_s, p_correlation_id,
-                                   v_now);
+            v_changed := settle_untaken(v_payment, v_mine, p_outcome, p_detail, p_hold_after_decline_s,
+                                        p_correlation_id, v_now);
         end if;
         select * into strict v_mine from reservation where id = v_mine.id;
         select * into strict v_payment from payment where id = v_payment.id;
     end if;
+    if not v_settled_now then
+        v_changed := seat_versions(v_mine.schedule_id, v_mine.seats);
+    end if;
     return json_build_object(
         'payment', payment_facts(v_payment), 'reservation_status', v_mine.status, 'concert_id', v_mine.concert_id,
-        'schedule_id', v_mine.schedule_id, 'person', v_mine.person, 'pass_id', v_mine.pass_id,
-        'settled_now', v_settled_now);
+        'person', v_mine.person, 'pass_id', v_mine.pass_id, 'settled_now', v_settled_now, 'changed', v_changed);
 end $$;

@@ -7,8 +7,8 @@
 -- second sale of a seat impossible even without any lock (see change_seats).
 --
 -- Answers a JSON object whose "outcome" is one of
---   held             with "answer", the reservation as step 6 shows it
---   replayed         the same key and body were answered before: with that "answer"
+--   held             with "answer", the reservation as step 6 shows it, and "changed", the seats' versions (seat_versions)
+--   replayed         the same key and body were answered before: with that "answer", and the seats' present versions
 --   key-reused       the same key came with another body
 --   turn-over        the pass belongs to a turn that is over
 --   sale-closed      the operator has ended the sale
@@ -42,6 +42,7 @@ declare
     v_id uuid := gen_random_uuid();
     v_expires_at timestamptz;
     v_answer json;
+    v_changed jsonb;
 begin
     perform pg_advisory_xact_lock(hashtextextended(p_person, 0));
     v_now := clock_timestamp();
@@ -52,7 +53,8 @@ begin
         if v_earlier.body_hash <> p_body_hash then
             return json_build_object('outcome', 'key-reused');
         end if;
-        return json_build_object('outcome', 'replayed', 'answer', v_earlier.answer);
+        return json_build_object('outcome', 'replayed', 'answer', v_earlier.answer, 'changed', (
+            select seat_versions(schedule_id, seats) from reservation where id = v_earlier.reservation_id));
     end if;
 
     if exists (select from admission where pass_id = p_pass_id and ended_at is not null) then
@@ -113,7 +115,8 @@ begin
                              created_at, expires_at, hard_cap_at, event_seq)
     values (v_id, p_concert_id, p_schedule_id, p_person, p_pass_id, v_seats.numbers, v_seats.total, v_schedule.currency,
             'held', v_now, v_expires_at, v_now + make_interval(secs => p_hold_cap_s), 1);
-    perform change_seats(p_schedule_id, v_seats.numbers, v_seats.versions, 'held', 'held', v_expires_at, v_id, v_now);
+    v_changed := change_seats(p_schedule_id, v_seats.numbers, v_seats.versions, 'held', 'held', v_expires_at, v_id,
+                              v_now);
     insert into idempotency (person, route, key, body_hash, reservation_id, answer, created_at)
     values (p_person, 'reserve', p_key, p_body_hash, v_id, v_answer, v_now)
     on conflict (person, route, key) do update
@@ -122,5 +125,5 @@ begin
     insert into outbox (type, reservation_id, seq, occurred_at, correlation_id, data)
     values ('reservation.held', v_id, 1, v_now, p_correlation_id,
             v_answer::jsonb || jsonb_build_object('concert_id', p_concert_id, 'person', p_person));
-    return json_build_object('outcome', 'held', 'answer', v_answer);
+    return json_build_object('outcome', 'held', 'answer', v_answer, 'changed', v_changed);
 end $$;

@@ -1,5 +1,6 @@
 -- Put back those of a reservation's seats that are still its own. The caller holds the reservation's row lock.
-create or replace function release_seats(p_reservation reservation, p_event text, p_at timestamptz) returns void
+-- Answers as change_seats, null when none was its own.
+create or replace function release_seats(p_reservation reservation, p_event text, p_at timestamptz) returns jsonb
 language plpgsql as $$
 declare
     v_own record;
@@ -12,8 +13,9 @@ begin
         for update
     ) locked
     where reservation_id = p_reservation.id;
-    if v_own.numbers is not null then
-        perform change_seats(p_reservation.schedule_id, v_own.numbers, v_own.versions, p_event, 'available', null,
-                             p_reservation.id, p_at);
+    if v_own.numbers is null then
+        return null;
     end if;
+    return change_seats(p_reservation.schedule_id, v_own.numbers, v_own.versions, p_event, 'available', null,
+                        p_reservation.id, p_at);
 end $$;

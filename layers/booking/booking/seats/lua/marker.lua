@@ -1,0 +1,44 @@
+-- What the scripts of the seat maps share (see redis_keys): the schedule's marker, a hash that says which version of each
+-- seat a map must show at least.
+--
+-- made   this server's clock in microseconds when the marker was made: another one means that Redis has lost the first
+-- moved  rises with every change: who has read the seats before it can no longer store their map
+-- whole  is there once the marker has every change that was ever told; only then may a replica be asked
+-- uncached  is there while operators send the readers to the database (see switch_map): the map is not kept
+-- The rest are seat numbers with their versions.
+local MARKER = KEYS[2]
+
+local function clock_us()
+    local time = redis.call('TIME')
+    return time[1] * 1000000 + time[2]
+end
+
+-- A marker that is missing is made: nothing never equals nothing, so neither a wiped Redis nor a marker that expired lets
+-- an old map in. Answers whether it was.
+local function make_marker()
+    if redis.call('EXISTS', MARKER) == 1 then
+        return false
+    end
+    local now = string.format('%.0f', clock_us())
+    redis.call('HSET', MARKER, 'made', now, 'moved', now)
+    return true
+end
+
+-- The clock, or one more than the last: it rises, and never comes again after a wiped Redis has forgotten it.
+local function move_marker()
+    local last = tonumber(redis.call('HGET', MARKER, 'moved'))
+    redis.call('HSET', MARKER, 'moved', string.format('%.0f', math.max(clock_us(), last + 1)))
+end
+
+-- Raise the marker to the seats and versions that stand in ARGV from there on. Answers whether a seat has risen.
+local function raise_marker(first)
+    local risen = false
+    for i = first, #ARGV, 2 do
+        local marked = redis.call('HGET', MARKER, ARGV[i])
+        if not marked or tonumber(marked) < tonumber(ARGV[i + 1]) then
+            redis.call('HSET', MARKER, ARGV[i], ARGV[i + 1])
+            risen = true
+        end
+    end
+    return risen
+end
