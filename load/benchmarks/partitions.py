@@ -154,7 +154,7 @@ class _Database:
             "PGPASSWORD": self._instance.secrets()["database_password"],
             "PGDATABASE": self._name,
         }
-        variables = {"schedules": self._counts.schedules, **NOTHING_MARKED}
+        variables: dict[str, str | int] = {"schedules": self._counts.schedules, **NOTHING_MARKED}
         return lambda: tools.pgbench(libpq, statement, CLIENTS, duration_s, variables)
 
     def drop(self) -> None:
