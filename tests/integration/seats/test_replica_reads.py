@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
-import pg8000.native
 import pytest
 
 from booking import seats
 from booking.platform.postgres import DatabaseAway, Server, primary, replica
+from booking.platform.postgres_urls import parse_database_url
 from booking.platform.redis import Script, redis
 from booking.platform.resources import read_text
 from booking.seats import seat_map, seat_map_cache
 from booking.seats.problems import SeatTaken
 from booking.seats.seat_map_cache import Reading
 from encore_stack.instance import Instance
+from encore_stack.parts.postgres import connect
 from support.client import Person
 from support.replica import Replay, replay_of, wait_for_replica
 from support.shop import Shop
@@ -253,14 +253,11 @@ def test_a_schedule_that_the_replica_does_not_know_yet_is_shown(replay: Replay, 
 # --- what a stale replica cannot do --------------------------------------------------------------------------------
 
 
-def cross(shop: Shop, replay: Replay, database_url: str) -> None:
+def cross(shop: Shop, replay: Replay, instance: Instance, database_url: str) -> None:
     """Two writers whose commits cross: the one with the lower transaction id commits last, and the replica stands
     between them. Both have been told that they hold their seat."""
-    address = urlsplit(database_url)
-    slow = pg8000.native.Connection(
-        address.username or "", "127.0.0.1", address.path[1:], address.port or 0, address.password, ssl_context=False
-    )
-    with closing(slow):
+    database = parse_database_url(database_url).database
+    with closing(connect(instance, instance.postgres_primary, database=database)) as slow:
         slow.run("begin")
         [[verdict]] = slow.run(
             "select hold_seats(:person, 'key', 'hash', :id, 'pass', :id, '{1}', 300, 900, 'correlation')",
@@ -275,11 +272,11 @@ def cross(shop: Shop, replay: Replay, database_url: str) -> None:
 
 @pytest.mark.race
 def test_of_two_writers_whose_commits_cross_neither_is_missed(
-    shop: Shop, replay: Replay, answers: list[str], database_url: str
+    shop: Shop, replay: Replay, answers: list[str], instance: Instance, database_url: str
 ) -> None:
     whole_marker(shop)
 
-    cross(shop, replay, database_url)
+    cross(shop, replay, instance, database_url)
 
     assert states(shop, 1, 2) == ["held", "held"]
     assert answers[1:] == ["replica", "primary"]
@@ -287,11 +284,11 @@ def test_of_two_writers_whose_commits_cross_neither_is_missed(
 
 @pytest.mark.race
 def test_without_the_rule_the_slower_of_the_two_is_missed(
-    shop: Shop, replay: Replay, trust_any_replica: None, database_url: str
+    shop: Shop, replay: Replay, trust_any_replica: None, instance: Instance, database_url: str
 ) -> None:
     whole_marker(shop)
 
-    cross(shop, replay, database_url)
+    cross(shop, replay, instance, database_url)
 
     assert states(shop, 1, 2) == ["available", "held"], "the crossing proves nothing: both were seen without the rule"
 
