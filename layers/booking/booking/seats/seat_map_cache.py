@@ -199,7 +199,7 @@ def _finish(refill: _Refill, reading: Reading | None) -> None:
     if refill.past_cache and truth is None:
         return  # it has no lock to give back
     packed, until_ms = "", 0
-    if reading and not (refill.past_cache or (truth and truth.past_cache)):
+    if reading and reading.true_for_ms != 0 and not (refill.past_cache or (truth and truth.past_cache)):
         packed = _pack(reading.seat_map)
         # Counted from before the reading, by the cache's own clock: neither a slow reader nor one whose clock is wrong
         # keeps a lapsed hold in sight.
