@@ -402,6 +402,26 @@ def test_a_killed_worker_is_replaced(server: Server) -> None:
     server.wait_until_up()
 
 
+def test_each_worker_keeps_to_a_cpu_and_one_that_replaces_another_takes_its_place(server: Server) -> None:
+    def places() -> list[tuple[list[int], int]]:
+        """Of every thread of each worker: its CPU, and how it is scheduled there."""
+        found = []
+        for worker in server.workers():
+            threads = [int(thread.name) for thread in Path(f"/proc/{worker}/task").iterdir()]
+            assert len(threads) > 1
+            [place] = {(frozenset(os.sched_getaffinity(thread)), os.sched_getscheduler(thread)) for thread in threads}
+            found.append(place)
+        return sorted((sorted(cpus), policy) for cpus, policy in found)
+
+    cpus = sorted(os.sched_getaffinity(0))
+    expected = [([cpus[0]], os.SCHED_BATCH), ([cpus[1 % len(cpus)]], os.SCHED_BATCH)]
+    assert places() == expected
+    before = server.workers()
+    os.kill(min(before), signal.SIGKILL)
+    wait_for(lambda: server.workers() - before, lambda new: len(new) == 1)
+    wait_for(places, lambda now: now == expected)
+
+
 def test_stops_cleanly(server: Server) -> None:
     assert server.stop() == 0
 

@@ -6,6 +6,7 @@ starts it asks first who is the master now (``redis_roles``); it comes back as a
 """
 
 from collections.abc import Collection
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -50,20 +51,25 @@ class RedisServer(Part):
             own.append(f"cluster-port {instance.ports[f'{self.name}_bus']}")
         folder = PROJECT_DIR / "localstack" / "redis"
         shared = [(folder / f"{kind}.conf").read_text() for kind in kinds]
-        write_atomically(instance.run_dir / f"{self.name}.conf", "\n".join([*shared, *own, ""]))
+        write_atomically(self._file(instance), "\n".join([*shared, *own, ""]))
 
     def take_role(self, instance: Instance, running: Collection[str]) -> None:
         if instance.redis_topology == "sentinel":
             master = redis_roles.settle_master(instance, self.name, running)
             if master != self.name:
-                with (instance.run_dir / f"{self.name}.conf").open("a") as file:
+                with self._file(instance).open("a") as file:
                     file.write(f"replicaof {HOST} {instance.ports[master]}\n")
         elif instance.redis_topology == "cluster":
             redis_roles.hand_over_slots(instance, self.name, running)
             redis_roles.write_nodes(instance, self.name)
 
     def command(self, instance: Instance) -> list[str]:
-        return [find_program("redis-server"), str(instance.run_dir / f"{self.name}.conf")]
+        # As a batch process it drives nobody from the CPU when it is waked: it shares the machine with its callers, and
+        # finds the commands of several of them at once.
+        return [find_program("chrt"), "--batch", "0", find_program("redis-server"), str(self._file(instance))]
+
+    def _file(self, instance: Instance) -> Path:
+        return instance.run_dir / f"{self.name}.conf"
 
     def probe(self, instance: Instance) -> None:
         """A replica must follow its master, and a node must find its cluster well."""

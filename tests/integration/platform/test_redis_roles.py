@@ -1,5 +1,6 @@
 """Servers that have replicas: none comes back as the master that it was; a stack that was stopped starts as it was."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -108,3 +109,8 @@ def nobody_fails_over(stack: Stack) -> Iterator[None]:
     wait_ms(60_000)
     yield
     wait_ms(1_000)
+
+
+def test_a_server_does_not_drive_its_callers_from_the_cpu(redis_stack: Stack, master: str) -> None:
+    pid = redis("queue").info("server")["process_id"]
+    assert os.sched_getscheduler(pid) == os.SCHED_BATCH
