@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +67,8 @@ class Clock:
             gate = line_key(concert_id, "gate")
             redis("queue").set(f"{gate}:test-clock", said, ex=_CLOCK_KEPT_S)
             if not silent and redis("queue").exists(gate):
-                redis("queue").hset(gate, "heard_us", str(heard_us))
+                # A version that no gate has had: the server's Lua keeps gates by theirs.
+                redis("queue").hset(gate, mapping={"heard_us": str(heard_us), "version": uuid.uuid4().hex})
 
 
 @contextmanager

@@ -15,5 +15,5 @@ local pass = read_pass(person)
 local ended = pass ~= nil and pass.id == ARGV[6]
 if ended then end_turn_inside(gate, person, ARGV[7], now) end
 let_in(gate, now, nil)
-write_gate(gate)
+write_gate(gate, now)
 return { 'DONE', ended and 1 or 0 }

@@ -25,7 +25,7 @@ if not pass then
   if gate.sold_out == 1 then
     place = tonumber(redis.call('ZSCORE', WAITING, person) or false) or away or next_place(gate, now)
     local reply = { 'SOLD_OUT', gate.epoch, place_on_paper(gate, place) }
-    write_gate(gate)
+    write_gate(gate, now)
     return reply
   end
   if away then

@@ -27,5 +27,5 @@ else
   remember_over(gate, person, place, 'left')
 end
 let_in(gate, now, nil)
-write_gate(gate)
+write_gate(gate, now)
 return { 'DONE' }

@@ -42,6 +42,8 @@ local ABSENT_MAX = 200
 -- If Postgres is away the copy waits here. 500,000 entries are a quarter of an hour at the default rate, about 60 MB.
 local STREAM_LENGTH_MAX = 500000
 local RESTORING_MS = 5000
+-- About a MB of gates.
+local KEPT_MAX = 1000
 -- A token's life: the default of settings.token_ttl_s.
 local LINE_KEPT_S = 7 * 24 * 3600
 local HOUR_S = 3600
@@ -74,8 +76,18 @@ end
 
 -- The gate -------------------------------------------------------------------------------------------------------
 
--- The gate as a table, nil when there is none. Spelled out: a loop over names costs a join a tenth of its time.
-local function read_gate()
+-- Gates as the last call has left them, with the version that each has in Redis. To read the fields of one anew costs as much
+-- as all else that a poll asks for. Who writes a gate gives it a version that no gate has had, so that one which another
+-- server, or another library, has written is never taken for the one kept here.
+local kept, reads, writes = {}, 0, 0
+
+local function new_version(now)
+  writes = writes + 1
+  return text(now) .. '.' .. writes
+end
+
+-- Spelled out: a loop over names costs a join a tenth of its time.
+local function read_fields()
   local v = redis.call('HMGET', GATE, 'state', 'message', 'epoch', 'capacity', 'rate', 'paused', 'opens_us', 'hold_us',
     'sold_out', 'last_place', 'number', 'tokens', 'tokens_us', 'speed_sum', 'speed_weight', 'speed_us', 'measured',
     'lapse_us', 'change_id', 'seed', 'heard_us')
@@ -91,19 +103,37 @@ local function read_gate()
   }
 end
 
+-- The gate as a table, nil when there is none. It is kept again only when it has been written: not by a call that breaks off.
+local function read_gate()
+  local version, gate = redis.call('HGET', GATE, 'version'), kept[GATE]
+  kept[GATE] = nil
+  if version and gate and gate.version == version then return gate end
+  gate = read_fields()
+  if not gate then return nil end
+  gate.version = version
+  -- No more are kept than have been read.
+  reads = reads + 1
+  if reads > KEPT_MAX then kept, reads = {}, 0 end
+  return gate
+end
+
 local function change(gate, field, number)
   gate[field] = number
   gate.changed[field] = true
 end
 
 -- Writes what changed. The last act of every script that may have changed the gate.
-local function write_gate(gate)
+local function write_gate(gate, now)
   local pairs_of_gate = {}
   for field in pairs(gate.changed) do
     pairs_of_gate[#pairs_of_gate + 1] = field
     pairs_of_gate[#pairs_of_gate + 1] = string.format('%.6f', gate[field]):gsub('%.?0+$', '', 1)
   end
-  if #pairs_of_gate > 0 then redis.call('HSET', GATE, unpack(pairs_of_gate)) end
+  if #pairs_of_gate > 0 then
+    gate.version, gate.changed = new_version(now), {}
+    redis.call('HSET', GATE, 'version', gate.version, unpack(pairs_of_gate))
+  end
+  kept[GATE] = gate
 end
 
 -- A line that nobody tells its settings any more goes when no token of it can be left: its sale is long over.
@@ -134,33 +164,30 @@ end
 -- measurement is not taken for a slow one. measured is 0 while it does not run, 1 when the shop has become full (nobody
 -- has had the time to shop yet: that says nothing), 2 from the first slot that is filled again.
 
-local function settle_speed(gate, now)
-  if gate.measured == 2 then
-    local elapsed_s = math.max(0, now - gate.speed_us) / SECOND
-    local decay = math.exp(-elapsed_s / SPEED_MEMORY_S)
-    gate.speed_sum = gate.speed_sum * decay
-    gate.speed_weight = gate.speed_weight * decay + SPEED_MEMORY_S * (1 - decay)
-  end
-  gate.speed_us = now
+-- Sum and weight as they are by now.
+local function speed_by(gate, now)
+  if gate.measured ~= 2 then return gate.speed_sum, gate.speed_weight end
+  local decay = math.exp(-math.max(0, now - gate.speed_us) / SECOND / SPEED_MEMORY_S)
+  return gate.speed_sum * decay, gate.speed_weight * decay + SPEED_MEMORY_S * (1 - decay)
 end
 
 local function record_speed(gate, now, admitted, full)
   local before, after = gate.measured, 0
   if full then after = (before == 2 or before == 1 and admitted > 0) and 2 or 1 end
   if before == after and (admitted == 0 or after ~= 2) then return end
-  settle_speed(gate, now)
-  if before == 2 then gate.speed_sum = gate.speed_sum + admitted end
-  gate.measured = after
-  for _, field in ipairs({ 'speed_sum', 'speed_weight', 'speed_us', 'measured' }) do gate.changed[field] = true end
+  local sum, weight = speed_by(gate, now)
+  if before == 2 then sum = sum + admitted end
+  for field, number in pairs({ speed_sum = sum, speed_weight = weight, speed_us = now, measured = after }) do
+    change(gate, field, number)
+  end
 end
 
 -- People a second that a full shop lets in. What was guessed weighs as much as one second of measuring; as leases lapse,
 -- there is a least.
 local function full_pace(gate, now)
-  settle_speed(gate, now)
+  local sum, weight = speed_by(gate, now)
   local guessed = gate.capacity / (PASS_LIFE_S * STAY_GUESSED)
-  local pace = (gate.speed_sum + guessed) / (gate.speed_weight + 1)
-  return math.max(pace, gate.capacity / PASS_LIFE_S)
+  return math.max((sum + guessed) / (weight + 1), gate.capacity / PASS_LIFE_S)
 end
 
 -- Seconds, with their parts, until somebody with so many people ahead is let in at an open gate with so much room.
@@ -454,7 +481,7 @@ local function answer_collected(gate, person, place, now, created, jitter)
     interval_ms = math.max(1000, math.ceil(to_opening_ms + jitter * spread_ms(total, OPENING_SPREAD_S, 0)))
   end
   await_poll(person, now, interval_ms)
-  write_gate(gate)
+  write_gate(gate, now)
   local numbers = string.format('%d %.0f %d %.0f %d', gate.epoch, place, interval_ms, gate.opens_us, created)
   return { 'COLLECTED', numbers, gate.message }
 end
@@ -483,6 +510,6 @@ local function admit_and_answer(gate, person, place, pass, now, created, jitter)
   else
     reply = answer_waiting(gate, person, place, total, room, now, created, jitter)
   end
-  write_gate(gate)
+  write_gate(gate, now)
   return reply
 end

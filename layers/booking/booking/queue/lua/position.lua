@@ -28,7 +28,7 @@ if not pass then
   if gate.state ~= 'open' then
     -- Whom Redis has forgotten meanwhile stands there before the line opens again, or those who come then would be first.
     if not stands_at then return_to_line(gate, person, place_there) end
-    write_gate(gate)
+    write_gate(gate, now)
     return answer_closed(gate, person, now, jitter)
   end
   if now < gate.opens_us and gate.seed ~= '' then

@@ -9,7 +9,7 @@
 
 if redis.call('EXISTS', GATE) == 1 then return { 'DONE', 0 } end
 local now = clock_us()
-redis.call('HSET', GATE, unpack(ARGV, 7))
+redis.call('HSET', GATE, 'version', new_version(now), unpack(ARGV, 7))
 local gate = read_gate()
 
 -- Keys may have outlived the gate: no place is ever given out twice. Places and numbers come from the clock: all papers
@@ -32,7 +32,7 @@ if hold_us > 0 then
 end
 change(gate, 'tokens', hold_us == 0 and math.max(1, gate.rate) or 0)
 change(gate, 'tokens_us', held_until_us)
-write_gate(gate)
+write_gate(gate, now)
 keep_line()
 redis.call('DEL', RESTORING)
 return { 'DONE', 1 }

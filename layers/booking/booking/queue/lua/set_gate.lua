@@ -15,13 +15,13 @@ if not before then return { 'DONE', 0, 0, 0 } end
 local now = clock_us()
 
 expire_leases(before, now, nil)
-write_gate(before)
+write_gate(before, now)
 local change_id, epoch = tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest = change_id >= before.change_id
 if newest then
   -- A new epoch is a new line. Who is inside stays until their turn ends, and counts.
   if epoch > before.epoch then redis.call('UNLINK', WAITING, SEEN, AWAY, RETURNED, OVER) end
-  redis.call('HSET', GATE, 'change_id', change_id, 'epoch', epoch, unpack(ARGV, 7))
+  redis.call('HSET', GATE, 'version', new_version(now), 'change_id', change_id, 'epoch', epoch, unpack(ARGV, 7))
 end
 
 local gate = read_gate()
@@ -43,6 +43,6 @@ if now >= gate.opens_us and now >= gate.hold_us then
   end
 end
 local admitted = let_in(gate, now, nil)
-write_gate(gate)
+write_gate(gate, now)
 keep_line()
 return { 'DONE', newest and 1 or 0, admitted, math.ceil(math.max(0, gate.hold_us - now) / SECOND) }

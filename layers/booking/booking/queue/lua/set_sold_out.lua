@@ -11,5 +11,5 @@ local now = clock_us()
 expire_leases(gate, now, nil)
 change(gate, 'sold_out', tonumber(ARGV[5]))
 let_in(gate, now, nil)
-write_gate(gate)
+write_gate(gate, now)
 return { 'DONE', 1 }
