@@ -140,7 +140,7 @@ def answer_of(result: Any) -> tuple[int, HeaderList, bytes]:
         raise MalformedProxyResponse(repr(e)) from e
     if not 100 <= status <= 599:
         raise MalformedProxyResponse(f"statusCode is {status}")
-    if not any(name.lower() == "content-type" for name, _ in headers) and body:
+    if body and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", "application/json"))
     return status, headers, body
 
@@ -163,7 +163,12 @@ def _answer_headers(result: dict[str, Any]) -> HeaderList:
     multi = result.get("multiValueHeaders") or {}
     pairs = [(name, str(value)) for name, value in (result.get("headers") or {}).items() if name not in multi]
     pairs += [(name, str(value)) for name, values in multi.items() for value in values]
-    for name, value in pairs:
-        if "\n" in value or "\r" in value or "\n" in name or "\r" in name:
-            raise ValueError("a header has a line break")
-    return [pair for pair in pairs if pair[0].lower() not in _HOP_BY_HOP]
+    told = "".join([name + value for name, value in pairs])
+    if "\n" in told or "\r" in told:
+        raise ValueError("a header has a line break")
+    return [pair for pair in pairs if not _is_hop_by_hop(pair[0])]
+
+
+@lru_cache(maxsize=512)
+def _is_hop_by_hop(name: str) -> bool:
+    return name.lower() in _HOP_BY_HOP

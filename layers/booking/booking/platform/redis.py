@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
+import hiredis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from booking.platform.problems import Unavailable
@@ -82,8 +82,7 @@ class Lua(ABC):
 
     def packed(self, keys: Sequence[str], args: Sequence[str | int | float]) -> bytes:
         """The call in the wire format, for a server that knows it."""
-        head = _packed_head(self.command, self.name, tuple(keys))
-        return b"*%d\r\n%b%b" % (3 + len(keys) + len(args), head, _packed(args))
+        return packed_command(self.command, self.name, len(keys), *keys, *args)
 
     @abstractmethod
     def is_unknown(self, fault: RedisError) -> bool:
@@ -197,17 +196,5 @@ def _run_batch(client: Client, batch: Sequence[Call]) -> None:
 
 def packed_command(*words: str | int | float) -> bytes:
     """A command in the wire format, for ``Client.execute_packed``."""
-    return b"*%d\r\n%b" % (len(words), _packed(words))
-
-
-@lru_cache(maxsize=1024)
-def _packed_head(command: str, name: str, keys: tuple[str, ...]) -> bytes:
-    """The part of a call that does not change for one concert, packed once: with the ten keys of a line,
-    packing takes longer than waiting for the answer."""
-    return _packed((command, name, len(keys), *keys))
-
-
-def _packed(words: Sequence[str | int | float]) -> bytes:
-    """Words in Redis's wire format (RESP bulk strings)."""
-    encoded = [str(word).encode() for word in words]
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its types know tuples of one word only
+    return packed
