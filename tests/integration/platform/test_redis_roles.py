@@ -111,6 +111,7 @@ def nobody_fails_over(stack: Stack) -> Iterator[None]:
     wait_ms(1_000)
 
 
-def test_a_server_does_not_drive_its_callers_from_the_cpu(redis_stack: Stack, master: str) -> None:
-    pid = redis("queue").info("server")["process_id"]
-    assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+def test_servers_do_not_drive_their_callers_from_the_cpu(redis_stack: Stack) -> None:
+    servers = redis_stack.instance.redis_servers
+    policies = {part.name: os.sched_getscheduler(part.pid) for part in redis_stack.status() if part.name in servers}
+    assert policies == dict.fromkeys(servers, os.SCHED_BATCH)
