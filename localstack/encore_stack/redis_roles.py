@@ -160,11 +160,25 @@ def _agreed_master(instance: Instance, sentinels: Sequence[str]) -> str | None:
     seen: list[tuple[int, int]] = []
     for name in sentinels:
         with suppress(RedisError), asking(instance, name) as ask:
-            # While it fails over, a sentinel has raised the epoch already and shows the old address with it.
-            _, port = ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SENTINEL_SERVICE)
-            state = _pairs(ask("SENTINEL", "MASTER", SENTINEL_SERVICE))
-            seen.append((int(state[b"config-epoch"]), int(port)))
+            seen.append(_master_seen(ask))
     return _part_at(instance, max(seen)[1]) if seen else None
+
+
+def _master_seen(ask: Ask) -> tuple[int, int]:
+    """The epoch of the latest failover that a sentinel has heard of, and the port of the master since then.
+
+    Not from one answer: while it fails over, a sentinel shows the new epoch with the old address. Nor from two between
+    which it has heard of a failover: the old address would have the new epoch.
+    """
+    while True:
+        before = _config_epoch(ask)
+        _, port = ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SENTINEL_SERVICE)
+        if _config_epoch(ask) == before:
+            return before, int(port)
+
+
+def _config_epoch(ask: Ask) -> int:
+    return int(_pairs(ask("SENTINEL", "MASTER", SENTINEL_SERVICE))[b"config-epoch"])
 
 
 def _reigning(instance: Instance) -> str | None:

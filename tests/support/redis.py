@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from encore_stack import redis_roles
-from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, Instance
+from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, SENTINEL_SERVICE, Instance
 from encore_stack.stack import Stack
 from support.waiting import wait_for
 
@@ -61,11 +61,35 @@ def end(stack: Stack, part: str, how: signal.Signals = signal.SIGKILL) -> None:
 
 
 def heal(stack: Stack) -> None:
-    """Let whatever a test has ended or stopped run again."""
+    """Let whatever a test has ended or stopped run again; return when the sentinels have done with it, too.
+
+    One that is still busy with a failover takes no part in the next, and tells the servers of the last one's master.
+    """
     for part, process in stack.supervisor.processes().items():
         if process.pid and part in REDIS_PARTS:
             os.kill(process.pid, signal.SIGCONT)
     stack.up(["redis"])
+    if stack.instance.sentinels:
+        wait_for(lambda: _seen_by_sentinels(stack), lambda seen: len(set(seen)) == 1 and seen[0][1:] == _ALL_WELL)
+
+
+_ALL_WELL = (b"master", b"slave", b"slave")
+
+
+def _seen_by_sentinels(stack: Stack) -> list[tuple[bytes, ...]]:
+    """As each sees them: the master's port, and the flags of the master and of its replicas."""
+    seen = []
+    for name in stack.instance.sentinels:
+        with redis_roles.asking(stack.instance, name) as ask:
+            master, *replicas = (
+                dict(zip(server[::2], server[1::2], strict=True))
+                for server in (
+                    ask("SENTINEL", "MASTER", SENTINEL_SERVICE),
+                    *ask("SENTINEL", "REPLICAS", SENTINEL_SERVICE),
+                )
+            )
+            seen.append((master[b"port"], master[b"flags"], *(replica[b"flags"] for replica in replicas)))
+    return seen
 
 
 def wait_for_another_master(stack: Stack, lost: str, key: str = "") -> str:

@@ -9,7 +9,7 @@ from booking.platform.settings import settings
 
 def person_of(user_id: str) -> str:
     """The 22 URL-safe characters that stand for ``user_id`` wherever a person is a key, a log or an event field."""
-    # BLAKE2 has a key of its own: an HMAC, which is two hashes and a key schedule, cost a join five times as much.
+    # BLAKE2 takes a key by itself. An HMAC costs 2.7 times as much here: it is two hashes.
     digest = hashlib.blake2b(user_id.encode(), digest_size=16, key=_secret(settings().person_secret)).digest()
     return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 

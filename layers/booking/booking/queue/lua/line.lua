@@ -42,7 +42,7 @@ local ABSENT_MAX = 200
 -- If Postgres is away the copy waits here. 500,000 entries are a quarter of an hour at the default rate, about 60 MB.
 local STREAM_LENGTH_MAX = 500000
 local RESTORING_MS = 5000
--- About a MB of gates.
+-- Of more concerts than these at once some are read anew.
 local KEPT_MAX = 1000
 -- A token's life: the default of settings.token_ttl_s.
 local LINE_KEPT_S = 7 * 24 * 3600
