@@ -55,14 +55,22 @@ class _Pinned(Granian):  # type: ignore[misc, valid-type]
 
     def _spawn_worker(self, idx: int, target: Any, callback_loader: Callable[[], Any]) -> Any:
         cpus = sorted(os.sched_getaffinity(0))
-        return super()._spawn_worker(idx, target, partial(_load_on, cpus[idx % len(cpus)], callback_loader))
+        return super()._spawn_worker(idx, target, partial(load_on, cpus[idx % len(cpus)], callback_loader))
 
 
-def _load_on(cpu: int, load: Callable[[], Any]) -> Any:
-    # Before the worker starts its threads: they inherit it.
-    os.sched_setaffinity(0, {cpu})
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+def load_on(cpu: int, load: Callable[[], Any]) -> Any:
+    """What ``load`` loads, in a worker that stays on ``cpu``. Before it starts its threads: they inherit that."""
+    _ask_for("a CPU of its own", lambda: os.sched_setaffinity(0, {cpu}))
+    _ask_for("batch scheduling", lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)))
     return load()
+
+
+def _ask_for(what: str, ask: Callable[[], None]) -> None:
+    # A sandbox may refuse it: that costs speed only, while a worker that does not start takes the gateway with it.
+    try:
+        ask()
+    except OSError as fault:
+        logger.warning("worker runs without %s", what, extra={"error": str(fault)})
 
 
 def serve(settings: Settings, application: str = "fast_gateway.wsgi:app") -> None:

@@ -123,7 +123,7 @@ ensure_servers() {
   local missing=()
   [ -x /usr/lib/postgresql/15/bin/postgres ] || missing+=(postgresql-15)
   command -v redis-server >/dev/null || missing+=(redis-server)
-  command -v setpriv >/dev/null || missing+=(util-linux)
+  { command -v setpriv && command -v chrt; } >/dev/null || missing+=(util-linux)
   if [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ]; then
     java_is_17_or_later || missing+=(openjdk-17-jre-headless)
     if ! kafka_is_current && ! command -v mvn >/dev/null; then missing+=(maven); fi

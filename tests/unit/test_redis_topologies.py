@@ -1,5 +1,6 @@
 """The ways in which the stack runs Redis: its parts, ports and addresses, and what a change forgets."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from encore_stack import redis_roles
 from encore_stack.instance import REDIS_PARTS, REDIS_SERVERS, SENTINELS, BadInstance, Instance, function_environment
 from encore_stack.parts import PART_NAMES, PARTS, part_named, with_needs
+from encore_stack.parts.redis import before_a_server
 from encore_stack.ports import DEFAULT_PORTS, port_owner
 from encore_stack.stack import Stack, StackError
 from encore_stack.supervisor import Process
@@ -138,3 +140,20 @@ def test_a_node_that_starts_again_learns_the_ports_of_the_others(instance: Insta
 
     assert file.read_text() == before.replace(":16382@16392 ", ":20004@20014 ")
     assert ":20004@20014 " in file.read_text()
+
+
+def test_a_server_starts_where_batch_scheduling_is_refused(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = part_named("redis").command(instance)
+    assert [word.rsplit("/", 1)[-1] for word in command[:4]] == ["chrt", "--batch", "0", "redis-server"]
+
+    refusing = tmp_path / "chrt"
+    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    before_a_server.cache_clear()
+    try:
+        assert part_named("redis").command(instance) == command[3:]
+    finally:
+        before_a_server.cache_clear()

@@ -5,7 +5,9 @@ lost, and nobody would be put in its place while it starts. So nothing restarts 
 starts it asks first who is the master now (``redis_roles``); it comes back as a replica of that one.
 """
 
+import subprocess
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -64,9 +66,7 @@ class RedisServer(Part):
             redis_roles.write_nodes(instance, self.name)
 
     def command(self, instance: Instance) -> list[str]:
-        # As a batch process it drives nobody from the CPU when it is waked: it shares the machine with its callers, and
-        # finds the commands of several of them at once.
-        return [find_program("chrt"), "--batch", "0", find_program("redis-server"), str(self._file(instance))]
+        return [*before_a_server(), find_program("redis-server"), str(self._file(instance))]
 
     def _file(self, instance: Instance) -> Path:
         return instance.run_dir / f"{self.name}.conf"
@@ -119,6 +119,18 @@ class Sentinel(Part):
 
     def advice(self, instance: Instance) -> str:
         return f"two of the three sentinels must run to agree (scripts/status); {super().advice(instance)}"
+
+
+@cache
+def before_a_server() -> list[str]:
+    """What to put before a server's command so that it is a batch process, which drives nobody from the CPU when it is
+    waked: it shares the machine with its callers, and finds the commands of several of them at once.
+
+    Nothing where that is refused, as some sandboxes do: it costs speed only.
+    """
+    head = [find_program("chrt"), "--batch", "0"]
+    refused = subprocess.run([*head, "true"], stderr=subprocess.DEVNULL, check=False).returncode
+    return [] if refused else head
 
 
 def _why_absent(instance: Instance, topologies: list[str]) -> str:
