@@ -51,7 +51,7 @@ def count(name: str, **dimensions: str) -> None:
 
 def measure(name: str, value: float, unit: MetricUnit, **dimensions: str) -> None:
     """Record one value of the metric ``name``. Silent where POWERTOOLS_METRICS_DISABLED is set."""
-    if not _measures():
+    if os.environ.get("POWERTOOLS_METRICS_DISABLED", "").lower() in ("true", "1"):
         return
     # EphemeralMetrics keeps no state between calls: the shared Metrics object mixes up threads of the fast gateway.
     metrics = EphemeralMetrics(namespace=_NAMESPACE)
@@ -61,8 +61,3 @@ def measure(name: str, value: float, unit: MetricUnit, **dimensions: str) -> Non
     with _write_lock:
         metrics.flush_metrics()
         sys.stdout.flush()
-
-
-@cache
-def _measures() -> bool:
-    return os.environ.get("POWERTOOLS_METRICS_DISABLED", "").lower() not in ("true", "1")
