@@ -88,3 +88,11 @@ def test_how_postgres_replicates_is_kept_with_the_instance(instance: Instance) -
 def test_only_postgres_is_promoted(instance: Instance) -> None:
     with pytest.raises(StackError, match="postgres and postgres2"):
         Stack(instance).promote("redis")
+
+
+def test_a_replica_that_does_not_run_is_not_promoted(instance: Instance) -> None:
+    instance.make_dirs()
+    instance.ports[SECOND] = 1  # nobody listens there
+
+    with pytest.raises(StackError, match=rf"postgres2: it does not answer .*: scripts/stack start {SECOND}"):
+        Stack(instance).promote(SECOND)

@@ -1,7 +1,6 @@
 """`scripts/after-failover`: settle what an asynchronous failover of Postgres may have lost."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -9,17 +8,18 @@ from booking.operations.audit import AuditImpossible
 from booking.operations.failover import lost_charges, publish_again, refund
 from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
-from encore_stack.instance import Instance, function_environment
+from encore_stack.arguments import seconds_up_to
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _STATEMENT_TIMEOUT_MS = 60_000
-_SINCE_S = 600
+_SINCE_S, _SINCE_S_MAX = 600, 7 * 24 * 3_600
 
 
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 settled, 1 there is money to be refunded, 2 it could not be found out."""
     options = _parser().parse_args(arguments)
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    adopt_settings(Instance.load_existing())
     server = Server(settings().database_url, statement_timeout_ms=_STATEMENT_TIMEOUT_MS)
     try:
         if not options.look:
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
         left += not is_refunded
         words = "refunded" if is_refunded else "to be refunded"
         print(f"  {words}: {charge.amount:,} at {charge.gateway} under {charge.key}, for order {charge.order_id}")
-    print(f"{len(found)} charges that no payment accounts for" if found else "every charge has its payment")
+    print(f"charges that no payment accounts for: {len(found)}" if found else "every charge has its payment")
     return 1 if left else 0
 
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--look", action="store_true", help="only say which charges no payment accounts for")
     parser.add_argument(
         "--since",
-        type=int,
+        type=seconds_up_to(_SINCE_S_MAX),
         metavar="SECONDS",
         default=_SINCE_S,
         help="publish the events of so long again (default %(default)s)",

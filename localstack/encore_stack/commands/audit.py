@@ -10,10 +10,11 @@ import msgspec
 from booking.operations.audit import INVARIANTS, AuditImpossible, Auditor, Verdict
 from booking.platform.postgres import DatabaseAway
 from booking.platform.settings import settings
+from encore_stack.arguments import seconds_up_to
 from encore_stack.instance import Instance
 from encore_stack.process_settings import adopt_settings
 
-_SETTLE_S_DEFAULT = 120
+_SETTLE_S_DEFAULT, _SETTLE_S_MAX = 120, 3_600
 _FINDINGS_SHOWN_MAX = 10
 _PROGRESS_S = 2.0
 
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--settle",
-        type=float,
+        type=seconds_up_to(_SETTLE_S_MAX),
         nargs="?",
         const=_SETTLE_S_DEFAULT,
         metavar="SECONDS",

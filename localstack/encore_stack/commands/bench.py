@@ -26,7 +26,7 @@ _ROUNDS_MAX, _DURATION_S_MAX = 50, 60.0
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 measured, 1 something could not be measured or the audit failed, 2 misused."""
     os.environ["ENCORE_INSTANCE"] = INSTANCE
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         if options.line:
             return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
@@ -43,6 +43,14 @@ def run(arguments: Sequence[str]) -> int:
     except ToolError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.seats and not options.partitions:
+        parser.error("--seats is for --partitions")
+    return options
 
 
 def _measure_steps(options: argparse.Namespace) -> int:
@@ -133,24 +141,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="put the ratios of an earlier --json run beside these"
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--cold-start",
         action="store_true",
         help="instead: CPU and memory of each function's import, as the table of load/cold-start.md; needs no stack",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--line",
         action="store_true",
         help="instead: what one concert's line bears, as in load/line.md: joins a second over 1 to 128 connections,"
         " 100,000 people at once, and the polls of 1,000 to 1,000,000 who wait",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--redis",
         action="store_true",
         help="instead: CPU of a script call on each Redis topology, and how long failovers take (as many kills as"
         " rounds), as the tables of load/redis.md; on instances of its own",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--partitions",
         action="store_true",
         help=f"instead: loading, holds and seat maps with the seats in {partitions.PARTITIONS} hash partitions beside"

@@ -134,7 +134,11 @@ def check_promotable(instance: Instance, name: str) -> None:
     """Raises Unhealthy where this server cannot become the primary."""
     if name == instance.postgres_primary:
         raise Unhealthy("it is the primary already")
-    if not _is_in_recovery(instance, name):
+    try:
+        is_replica = _is_in_recovery(instance, name)
+    except Unhealthy as error:
+        raise Unhealthy(f"it does not answer ({error}): scripts/stack start {name} starts it") from error
+    if not is_replica:
         raise Unhealthy("it is no replica")
 
 
