@@ -31,6 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         before = stack.instance.postgres_primary
         with step(f"make {options.part} the primary; {before} stays down until 'scripts/stack start {before}'"):
             stack.promote(options.part)
+        print(f"  if {before} was lost and replication was asynchronous: scripts/after-failover")
     else:
         with step(f"start {options.part}"):
             stack.start(options.part)
