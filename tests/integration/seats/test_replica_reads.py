@@ -454,6 +454,37 @@ def test_a_change_of_unknown_outcome_lets_the_primary_answer(
     assert "whole" in marked(shop)
 
 
+def unknown_change_while_the_primary_answers(shop: Shop, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A hold is committed and its connection cut while somebody reads a map that has no marker yet."""
+    read = seat_map.read_seat_map
+
+    def overtaken(*asked: Any) -> Reading | None:
+        reading = read(*asked)
+        monkeypatch.setattr(seat_map, "read_seat_map", read)
+        replay.pause()
+        hold_silently(shop, [1], "first", monkeypatch)
+        seat_map_cache.seats_may_have_changed(shop.concert_id)
+        return reading
+
+    monkeypatch.setattr(seat_map, "read_seat_map", overtaken)
+    shop.map_state(1)
+    return shop.map_state(1)
+
+
+def test_who_read_before_a_change_of_unknown_outcome_does_not_call_the_marker_whole(
+    shop: Shop, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert unknown_change_while_the_primary_answers(shop, replay, monkeypatch) == "held"
+
+
+def test_without_renewing_the_marker_its_reader_calls_it_whole(
+    shop: Shop, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weaken(monkeypatch, "_CHANGE", "seats_changed.lua", "renew_marker()", "redis.call('HDEL', MARKER, 'whole')")
+
+    assert unknown_change_while_the_primary_answers(shop, replay, monkeypatch) == "available"
+
+
 def test_commits_that_a_failover_lost_keep_no_replica_out_for_ever(shop: Shop, answers: list[str]) -> None:
     whole_marker(shop)
     seats.seats_changed({"schedule_id": shop.concert_id, "versions": {"1": 7}})
