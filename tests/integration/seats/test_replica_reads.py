@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pg8000.exceptions import DatabaseError
 
 from booking import seats
 from booking.platform.postgres import DatabaseAway, Server, primary, replica
@@ -429,24 +430,26 @@ def test_without_moving_the_marker_the_older_reading_covers_it(
     assert overtaken_by_the_primary(shop, replay, monkeypatch) == "available"
 
 
+@pytest.mark.parametrize("then", [ConnectionResetError(), DatabaseError({"C": "55P03"})], ids=["cut again", "busy"])
 def test_a_change_of_unknown_outcome_lets_the_primary_answer(
-    shop: Shop, replay: Replay, answers: list[str], monkeypatch: pytest.MonkeyPatch
+    shop: Shop, replay: Replay, answers: list[str], monkeypatch: pytest.MonkeyPatch, then: Exception
 ) -> None:
     """The connection is cut after the commit: nobody is told, and the map shows what came of it."""
     whole_marker(shop)
     shop.map_state(1)
     replay.pause()
     run = Server._run
+    faults: Iterator[Exception] = iter((ConnectionResetError(), then))
 
     def cut(server: Server, sql: str, parameters: dict[str, Any]) -> Any:
         found = run(server, sql, parameters)
         if "hold_seats" in sql:
-            raise ConnectionResetError
+            raise next(faults)
         return found
 
     with monkeypatch.context() as cutting:
         cutting.setattr(Server, "_run", cut)
-        with pytest.raises(Exception, match="database"):
+        with pytest.raises(DatabaseAway):
             shop.hold([1])
 
     assert shop.map_state(1) == "held"
