@@ -409,7 +409,9 @@ def test_redis_going_away_between_looking_and_storing_costs_nobody_the_answer(
     assert seats_left(shop) == [10]
 
 
-def test_the_primary_answers_for_the_list_and_the_replica_for_the_numbers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_primary_answers_for_the_list_and_the_replica_for_the_numbers(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Server] = []
     run = Server._run
 
