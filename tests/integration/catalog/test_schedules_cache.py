@@ -15,13 +15,15 @@ from redis.connection import Connection
 
 from booking.catalog import schedules
 from booking.catalog.schedules import SEATS_LEFT_KEPT_MS
+from booking.platform import single_flight
 from booking.platform.postgres import Server, primary, replica
 from booking.platform.redis import Script, redis, run_together
 from booking.platform.redis_keys import schedules_keys
 from booking.platform.resources import read_text
+from encore_stack.instance import Instance
 from support.client import assert_problem
 from support.redis import TOPOLOGIES
-from support.replica import wait_for_replica
+from support.replica import replay_of, wait_for_replica
 from support.shop import Shop
 
 _STILL_ITS_OWN = """if redis.call('GET', KEYS[3]) ~= ARGV[1] then
@@ -79,14 +81,15 @@ def sell(shop: Shop, seats: int) -> None:
     wait_for_replica()
 
 
-def move(shop: Shop, starts_at: str) -> None:
-    """The organizer moves the concert's one schedule."""
+def move(shop: Shop, starts_at: str, *, wait: bool = True) -> None:
+    """The organizer moves the concert's one schedule. ``wait``: until the replica knows."""
     primary().rows(
         "update schedule set starts_at = cast(:starts_at as timestamptz) where id = :id",
         starts_at=starts_at,
         id=shop.concert_id,
     )
-    wait_for_replica()
+    if wait:
+        wait_for_replica()
 
 
 def add_schedule(shop: Shop, schedule_id: int, counted: bool = True) -> None:
@@ -177,6 +180,18 @@ def test_two_hundred_readers_of_cold_schedules_ask_the_database_once(shop: Shop,
 
     expire(shop)
     assert crowd(shop, 50, trips) == 1
+
+
+@every_topology
+def test_who_has_waited_in_vain_for_a_reader_that_died_fills_the_cache_for_the_rest(
+    shop: Shop, trips: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_flight, "_WAIT_S_MAX", 0.05)
+    redis("cache").set(key(shop, "reader"), "somebody who died", px=60_000)
+
+    for _ in range(2):
+        assert seats_left(shop) == [10]
+    assert trips["schedules.sql"] == 1
 
 
 # --- how long it is kept -------------------------------------------------------------------------------------------
@@ -342,6 +357,17 @@ def test_without_the_check_of_the_lock_the_old_list_stays_until_midnight(
     assert forgotten_while_somebody_reads(shop, monkeypatch) != NEW_TIME
 
 
+def test_what_is_kept_until_midnight_is_not_from_a_replica_that_lags(shop: Shop, instance: Instance) -> None:
+    look(shop)
+    with replay_of(instance) as replay:
+        replay.pause()
+        move(shop, NEW_TIME, wait=False)
+        run_together([schedules.call_of_switch(shop.concert_id, past_cache=past_cache) for past_cache in (True, False)])
+        look(shop)
+
+    assert look(shop)[0]["starts_at"] == NEW_TIME
+
+
 # --- what is away --------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +386,15 @@ def test_without_the_replica_the_primary_answers(shop: Shop, use_settings: Calla
     assert seats_left(shop) == [10]
 
 
+def test_without_the_primary_the_replica_answers_and_the_list_is_kept_no_longer_than_the_numbers(
+    shop: Shop, use_settings: Callable[..., None]
+) -> None:
+    use_settings(database_url="postgresql://encore@127.0.0.1:1/encore")
+
+    assert seats_left(shop) == [10]
+    assert 0 < kept_ms(shop, "schedules") <= 60_000
+
+
 def test_redis_going_away_between_looking_and_storing_costs_nobody_the_answer(
     shop: Shop, use_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,7 +409,9 @@ def test_redis_going_away_between_looking_and_storing_costs_nobody_the_answer(
     assert seats_left(shop) == [10]
 
 
-def test_the_replica_answers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_primary_answers_for_the_list_and_the_replica_for_the_numbers(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Server] = []
     run = Server._run
 
@@ -387,4 +424,4 @@ def test_the_replica_answers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Non
     expire(shop)
     look(shop)
 
-    assert asked == [replica(), replica()]
+    assert asked == [primary(), replica()]

@@ -180,6 +180,26 @@ def test_who_sits_on_a_reservation_and_on_a_person_is_ended(shop: Shop, session:
     assert shop.hold([2], "buyer")["status"] == "held"
 
 
+@pytest.mark.parametrize(
+    ("table", "mode"),
+    [("seat_ledger", "share"), ("outbox", "exclusive"), ("concert", "access exclusive")],  # the first: an index is made
+)
+def test_who_has_a_table_as_a_whole_that_each_hold_needs_is_ended(
+    shop: Shop, session: Callable[..., Session], beside: Callable[..., Future[Any]], table: str, mode: str
+) -> None:
+    culprit = session()
+    culprit.run("begin")
+    culprit.run(f"lock table {table} in {mode} mode")
+    wait_until_old(culprit)
+    buyer = beside(shop.hold, [1], "buyer")
+    wait_until_it_waits()
+
+    assert end_long_locks() == 1
+
+    assert buyer.result()["status"] == "held"
+    assert record_of(culprit)["holds"] == [table]  # type: ignore[index]
+
+
 def test_a_statement_that_runs_on_is_ended_only_where_somebody_waits(
     shop: Shop, session: Callable[..., Session], beside: Callable[..., Future[Any]]
 ) -> None:

@@ -238,6 +238,13 @@ def test_seats_that_somebody_is_taking_are_passed_over_without_waiting(shop: Sho
         assert shop.hold_best(2, "third")["seats"] == [9, 10]
 
 
+def test_what_is_left_beside_a_seat_that_somebody_is_taking_is_a_smaller_piece(shop: Shop) -> None:
+    shop.hold([3, 6], "first")
+    shop.hold([7, 8, 9, 10], "second")
+    with locked_seats(shop.concert_id, [2]):
+        assert shop.hold_best(3, "third")["seats"] == [1, 4, 5]
+
+
 def test_the_last_seats_are_waited_for_and_not_refused(shop: Shop) -> None:
     """Somebody has the last seats locked: they are neither gone nor free until that transaction ends."""
     shop.hold([1, 2, 3, 4], "first")

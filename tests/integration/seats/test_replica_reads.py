@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pg8000.exceptions import DatabaseError
 
 from booking import seats
 from booking.platform.postgres import DatabaseAway, Server, primary, replica
@@ -429,29 +430,62 @@ def test_without_moving_the_marker_the_older_reading_covers_it(
     assert overtaken_by_the_primary(shop, replay, monkeypatch) == "available"
 
 
+@pytest.mark.parametrize("then", [ConnectionResetError(), DatabaseError({"C": "55P03"})], ids=["cut again", "busy"])
 def test_a_change_of_unknown_outcome_lets_the_primary_answer(
-    shop: Shop, replay: Replay, answers: list[str], monkeypatch: pytest.MonkeyPatch
+    shop: Shop, replay: Replay, answers: list[str], monkeypatch: pytest.MonkeyPatch, then: Exception
 ) -> None:
     """The connection is cut after the commit: nobody is told, and the map shows what came of it."""
     whole_marker(shop)
     shop.map_state(1)
     replay.pause()
     run = Server._run
+    faults: Iterator[Exception] = iter((ConnectionResetError(), then))
 
     def cut(server: Server, sql: str, parameters: dict[str, Any]) -> Any:
         found = run(server, sql, parameters)
         if "hold_seats" in sql:
-            raise ConnectionResetError
+            raise next(faults)
         return found
 
     with monkeypatch.context() as cutting:
         cutting.setattr(Server, "_run", cut)
-        with pytest.raises(Exception, match="database"):
+        with pytest.raises(DatabaseAway):
             shop.hold([1])
 
     assert shop.map_state(1) == "held"
     assert answers[-1] == "primary"
     assert "whole" in marked(shop)
+
+
+def unknown_change_while_the_primary_answers(shop: Shop, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A hold is committed and its connection cut while somebody reads a map that has no marker yet."""
+    read = seat_map.read_seat_map
+
+    def overtaken(*asked: Any) -> Reading | None:
+        reading = read(*asked)
+        monkeypatch.setattr(seat_map, "read_seat_map", read)
+        replay.pause()
+        hold_silently(shop, [1], "first", monkeypatch)
+        seat_map_cache.seats_may_have_changed(shop.concert_id)
+        return reading
+
+    monkeypatch.setattr(seat_map, "read_seat_map", overtaken)
+    shop.map_state(1)
+    return shop.map_state(1)
+
+
+def test_who_read_before_a_change_of_unknown_outcome_does_not_call_the_marker_whole(
+    shop: Shop, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert unknown_change_while_the_primary_answers(shop, replay, monkeypatch) == "held"
+
+
+def test_without_renewing_the_marker_its_reader_calls_it_whole(
+    shop: Shop, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weaken(monkeypatch, "_CHANGE", "seats_changed.lua", "renew_marker()", "redis.call('HDEL', MARKER, 'whole')")
+
+    assert unknown_change_while_the_primary_answers(shop, replay, monkeypatch) == "available"
 
 
 def test_commits_that_a_failover_lost_keep_no_replica_out_for_ever(shop: Shop, answers: list[str]) -> None:

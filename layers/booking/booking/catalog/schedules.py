@@ -6,7 +6,8 @@ consumer of the events could write the numbers to the cache with each sale inste
 may arrive in another order than they counted it, and what is lost would stay wrong until midnight.
 
 A list that differs from the schedules that have numbers is read again, so a new schedule is shown at once; a new time
-of an old one after midnight, or when an operator has the cache forgotten (scripts/reads).
+of an old one after midnight, or when an operator has the cache forgotten (scripts/reads). The list is read from the
+primary: what a replica lacks at that moment would be missing until midnight. The numbers are the replica's.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from booking.catalog.concerts import ConcertUnknown
-from booking.platform.postgres import read_anywhere
+from booking.platform.postgres import DatabaseAway, DatabaseBusy, Row, primary, read_anywhere, replica
 from booking.platform.redis import Call, Script, packed_command, redis
 from booking.platform.redis_keys import schedules_keys
 from booking.platform.resources import read_text
@@ -66,6 +67,7 @@ class Reading(NamedTuple):
 class _Claim(NamedTuple):
     keys: list[str]
     reader: str
+    """The name under which to store: of the one who has the lock."""
     schedules: Listed | None
     """Where only their seats left are missing."""
 
@@ -78,10 +80,10 @@ def list_schedules(concert_id: int) -> str:
         found = _found(*kept) or _wait_or_claim(keys)
     except RedisError:
         count("SchedulesCacheAway")
-        return read_schedules(concert_id).answer
+        return _answer_past_cache(concert_id)
     if isinstance(found, _Claim):
         return _fill(found, concert_id)
-    return read_schedules(concert_id).answer if found == _PAST_CACHE else found
+    return _answer_past_cache(concert_id) if found == _PAST_CACHE else found
 
 
 def call_of_switch(concert_id: int, *, past_cache: bool) -> Call:
@@ -106,7 +108,7 @@ def _wait_or_claim(keys: list[str]) -> str | _Claim:
     reader = os.urandom(8).hex()
     what, *kept = look_in_turn(lambda late: _CLAIM(redis("cache"), keys, [reader, _READER_LOCK_MS, late]))
     if what == READ:
-        return _Claim(keys, reader, _unpacked(kept[0]))
+        return _Claim(keys, kept[0].decode(), _unpacked(kept[1]))
     return _found(kept[0], kept[1] if len(kept) > 1 else None) or _Claim(keys, reader, None)
 
 
@@ -133,8 +135,23 @@ def _keep(claim: _Claim, reading: Reading | None) -> None:
 
 
 def read_schedules(concert_id: int) -> Reading:
-    """All of it. Raises ConcertUnknown."""
-    rows = read_anywhere(_SCHEDULES, concert_id=concert_id)
+    """All of it, from the primary; while that is away from the replica, to be kept no longer than the seats left.
+
+    Raises ConcertUnknown.
+    """
+    try:
+        return _reading(primary().rows(_SCHEDULES, concert_id=concert_id), concert_id)
+    except (DatabaseAway, DatabaseBusy):
+        return _reading(replica().rows(_SCHEDULES, concert_id=concert_id), concert_id)._replace(
+            true_for_ms=SEATS_LEFT_KEPT_MS
+        )
+
+
+def _answer_past_cache(concert_id: int) -> str:
+    return _reading(read_anywhere(_SCHEDULES, concert_id=concert_id), concert_id).answer
+
+
+def _reading(rows: list[Row], concert_id: int) -> Reading:
     if not rows:
         raise ConcertUnknown(f"no concert {concert_id}")
     ids, text, true_for_ms, numbers, source = rows[0]

@@ -79,12 +79,18 @@ class Server:
             return self._run(sql, parameters)
         except (DatabaseError, NoServer, *CONNECTION_FAULTS) as fault:
             self._judge(fault)
-            if timed_out(fault) or not (safe_to_repeat or _did_nothing(fault)):
+            did_nothing = _did_nothing(fault)
+            if timed_out(fault) or not (safe_to_repeat or did_nothing):
                 raise DatabaseAway(retry_after_s=_RETRY_AFTER_S) from fault
         try:
             return self._run(sql, parameters)
         except (DatabaseError, NoServer, *CONNECTION_FAULTS) as fault:
-            self._judge(fault)
+            try:
+                self._judge(fault)
+            except DatabaseBusy:
+                if did_nothing:
+                    raise
+            # That the second try has changed nothing does not say that of the first.
             raise DatabaseAway(retry_after_s=_RETRY_AFTER_S) from fault
 
     def value(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> Any:

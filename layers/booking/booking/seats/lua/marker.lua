@@ -1,7 +1,8 @@
 -- What the scripts of the seat maps share (see redis_keys): the schedule's marker, a hash that says which version of each
 -- seat a map must show at least.
 --
--- made   this server's clock in microseconds when the marker was made: another one means that Redis has lost the first
+-- made   this server's clock in microseconds when the marker was made: another one means that Redis has lost the first, or
+--        that something has changed and nobody knows what
 -- moved  rises with every change: who has read the seats before it can no longer store their map
 -- whole  is there once the marker has every change that was ever told; only then may a replica be asked
 -- uncached  is there while operators send the readers to the database (see switch_map): the map is not kept
@@ -22,6 +23,12 @@ local function make_marker()
     local now = string.format('%.0f', clock_us())
     redis.call('HSET', MARKER, 'made', now, 'moved', now)
     return true
+end
+
+-- Who has read the seats before can store nothing any more, nor call the marker whole.
+local function renew_marker()
+    redis.call('HDEL', MARKER, 'whole')
+    redis.call('HSET', MARKER, 'made', string.format('%.0f', clock_us()))
 end
 
 -- The clock, or one more than the last: it rises, and never comes again after a wiped Redis has forgotten it.

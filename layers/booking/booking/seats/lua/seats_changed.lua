@@ -7,13 +7,13 @@
 -- ARGV  1 how long to keep the marker, in milliseconds
 --       2 1: this was said before, most likely: nothing is done where the marker has all of it; 0: it is news
 --       3.. number, version of each seat; none: something may have changed and nobody knows what, so the primary must
---           answer next
+--           answer next, and who is reading cannot say what a whole marker has
 -- Returns 1: the map is forgotten; 0: there was no need.
 -- News is news even where the marker has higher versions: a failover may have lost the commits that it has them from.
 -- Safe to run twice: a map that was stored in between is read once more.
 make_marker()
 if #ARGV == 2 then
-    redis.call('HDEL', MARKER, 'whole')
+    renew_marker()
 end
 local risen = raise_marker(3)
 redis.call('PEXPIRE', MARKER, ARGV[1])

@@ -1,5 +1,6 @@
 -- The transactions of this database that are older than p_older_than_s and hold what stops a sale: rows of seats,
--- reservations or payments, one of these tables as a whole, or a person (see hold_seats). Who looks is not among them.
+-- reservations or payments, a table that each hold writes or reads as a whole, or a person (see hold_seats). Who looks is
+-- not among them.
 --
 -- A row's lock lies in the row; what shows is the lock of its table, and that its transaction has an id. Since when a lock is
 -- held nobody knows, so the transaction's age stands for it: no transaction of the sale outlives statement_timeout.
@@ -25,11 +26,14 @@ begin
         return;  -- nearly always: the locks, which everybody shares, are not even looked at
     end if;
     return query
-    with recursive of_sale as (
-        select c.oid, c.relname::text as name from pg_class c
-        where c.oid in ('seat'::regclass, 'reservation'::regclass, 'payment'::regclass)
+    with recursive of_sale (oid, name, is_written, by_row) as (
+        values ('seat'::regclass::oid, 'seat', true, true), ('reservation'::regclass, 'reservation', true, true),
+               ('payment'::regclass, 'payment', true, true), ('seat_ledger'::regclass, 'seat_ledger', true, false),
+               ('idempotency'::regclass, 'idempotency', true, false), ('outbox'::regclass, 'outbox', true, false),
+               ('admission'::regclass, 'admission', true, false), ('schedule'::regclass, 'schedule', false, false),
+               ('concert'::regclass, 'concert', false, false)
         union all
-        select inhrelid, 'seat' from pg_inherits where inhparent = 'seat'::regclass
+        select inhrelid, 'seat', true, true from pg_inherits where inhparent = 'seat'::regclass
     ), locked as materialized (
         select l.* from pg_locks l
     ), holder as materialized (
@@ -42,8 +46,9 @@ begin
           and (a.wait_event is null or a.wait_event <> 'SyncRep')
           and not exists (select from locked w where w.pid = a.pid and not w.granted)
           and (s.oid is not null and (
-                   l.mode in ('RowShareLock', 'RowExclusiveLock') and a.backend_xid is not null
-                   or l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
+                   s.by_row and l.mode in ('RowShareLock', 'RowExclusiveLock') and a.backend_xid is not null
+                   or s.is_written and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock')
+                   or l.mode = 'AccessExclusiveLock')
                -- Persons are one big key; the loops' leaders have two small ones.
                or l.locktype = 'advisory' and l.objsubid = 1)
         group by a.pid

@@ -36,7 +36,10 @@ begin
     end if;
 
     while v_size > 0 and cardinality(v_chosen) < p_count loop
-        v_size := least(v_size, p_count - cardinality(v_chosen));
+        if v_size > p_count - cardinality(v_chosen) then
+            v_size := p_count - cardinality(v_chosen);
+            v_passed_over := '{}';
+        end if;
         -- The first free seat that so many free seats of its row begin with, unless it is locked; then those seats.
         with first_seat as (
             select s.number
