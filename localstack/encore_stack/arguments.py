@@ -3,27 +3,25 @@
 import argparse
 from collections.abc import Callable
 
-
-def concert_id(text: str) -> int:
-    """A concert's id. Raises ArgumentTypeError."""
-    if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no concert's id")
+_DIGITS_MAX = 20
 
 
-def process_id(text: str) -> int:
-    """A process's id. Raises ArgumentTypeError."""
-    if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**31:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no process's id")
+def whole_number(least: int, most: int, complaint: str) -> Callable[[str], int]:
+    """A reader of whole numbers from ``least`` to ``most``. It raises ArgumentTypeError: the text and ``complaint``."""
+
+    def read(text: str) -> int:
+        is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+        if is_number and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"'{text}' {complaint}")
+
+    return read
+
+
+concert_id = whole_number(1, 2**63 - 1, "is no concert's id")
+process_id = whole_number(1, 2**31 - 1, "is no process's id")
 
 
 def seconds_up_to(most: int) -> Callable[[str], int]:
     """A reader of whole seconds from 0 to ``most``, which raises ArgumentTypeError."""
-
-    def seconds(text: str) -> int:
-        if text.isascii() and text.isdigit() and int(text[:20]) <= most:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0 to {most:,}")
-
-    return seconds
+    return whole_number(0, most, f"is no number of seconds from 0 to {most:,}")

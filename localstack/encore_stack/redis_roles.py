@@ -178,7 +178,7 @@ def _master_seen(ask: Ask) -> tuple[int, int]:
 
 
 def _config_epoch(ask: Ask) -> int:
-    return int(_pairs(ask("SENTINEL", "MASTER", SENTINEL_SERVICE))[b"config-epoch"])
+    return int(pairs(ask("SENTINEL", "MASTER", SENTINEL_SERVICE))[b"config-epoch"])
 
 
 def _reigning(instance: Instance) -> str | None:
@@ -333,7 +333,8 @@ def _until(done: Callable[[], bool], ask: Callable[[], None]) -> None:
         time.sleep(_POLL_S)
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """What a server answers as names and values by turns."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 

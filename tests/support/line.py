@@ -74,11 +74,19 @@ class Clock:
 @contextmanager
 def own_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """A clock that lines can be put under (``Clock.rule``), until the end of the block."""
-    with monkeypatch.context() as patch:
-        real = scripts.CLOCK.replace("local function clock_us()", "local function server_us()")
-        patch.setattr(scripts, "CLOCK", real + _CLOCK)
-        scripts.functions.cache_clear()
+    real = scripts.CLOCK.replace("local function clock_us()", "local function server_us()")
+    with library_of(monkeypatch, CLOCK=real + _CLOCK):
         yield Clock()
+
+
+@contextmanager
+def library_of(monkeypatch: pytest.MonkeyPatch, **sources: str) -> Iterator[None]:
+    """Until the end of the block this process calls another library of the line: with these of ``scripts``' sources."""
+    with monkeypatch.context() as patch:
+        for name, source in sources.items():
+            patch.setattr(scripts, name, source)
+        scripts.functions.cache_clear()
+        yield
     scripts.functions.cache_clear()
 
 

@@ -81,13 +81,8 @@ def _seen_by_sentinels(stack: Stack) -> list[tuple[bytes, ...]]:
     seen = []
     for name in stack.instance.sentinels:
         with redis_roles.asking(stack.instance, name) as ask:
-            master, *replicas = (
-                dict(zip(server[::2], server[1::2], strict=True))
-                for server in (
-                    ask("SENTINEL", "MASTER", SENTINEL_SERVICE),
-                    *ask("SENTINEL", "REPLICAS", SENTINEL_SERVICE),
-                )
-            )
+            master = redis_roles.pairs(ask("SENTINEL", "MASTER", SENTINEL_SERVICE))
+            replicas = map(redis_roles.pairs, ask("SENTINEL", "REPLICAS", SENTINEL_SERVICE))
             seen.append((master[b"port"], master[b"flags"], *(replica[b"flags"] for replica in replicas)))
     return seen
 

@@ -33,7 +33,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return replace(found.history, waits=found.history.waits[:waits_max])
 
     monkeypatch.setattr(locks, "read_lock_history", read)
-    monkeypatch.setattr(locks, "function_environment", lambda _: {})
+    monkeypatch.setattr(locks, "adopt_settings", lambda _: None)
     monkeypatch.setattr(Instance, "load_existing", lambda: None)
     return found
 

@@ -1,7 +1,6 @@
 """`scripts/locks`: who holds which seats' locks just now, and which seats people have fought over."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from datetime import UTC, datetime
 import msgspec
 from redis.exceptions import RedisError
 
-from booking.platform.settings import settings
 from booking.seats.lock_history import Contention, EndedWait, HeldLock, LockHistory, read_lock_history
-from encore_stack.instance import Instance, function_environment
+from encore_stack.arguments import whole_number
+from encore_stack.instance import Instance
+from encore_stack.process_settings import adopt_settings
 
 _ROWS_DEFAULT = 20
 _WATCH_S = 2.0
@@ -34,8 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 shown (also when there was nothing, and when --watch was ended by Ctrl-C), 1 Redis is away,
     2 misused."""
     options = _parser().parse_args(arguments)
-    os.environ.update(function_environment(Instance.load_existing()))
-    settings.cache_clear()
+    adopt_settings(Instance.load_existing())
     if options.watch:
         return _watch(options)
     try:
@@ -165,15 +164,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 shown, also when there is nothing; 1 Redis is away; 2 misused",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("schedule", metavar="SCHEDULE", nargs="?", type=_positive, help="only this schedule's seats")
+    above_0 = whole_number(1, 2**63 - 1, "is not a whole number above 0")
+    parser.add_argument("schedule", metavar="SCHEDULE", nargs="?", type=above_0, help="only this schedule's seats")
     rows = f"how many rows of each kind (default {_ROWS_DEFAULT})"
-    parser.add_argument("-n", "--rows", metavar="ROWS", type=_positive, default=_ROWS_DEFAULT, help=rows)
+    parser.add_argument("-n", "--rows", metavar="ROWS", type=above_0, default=_ROWS_DEFAULT, help=rows)
     parser.add_argument("-w", "--watch", action="store_true", help="again every 2 seconds, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="for machines; with --watch a line each time")
     return parser
-
-
-def _positive(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")

@@ -11,7 +11,7 @@ from booking.operations.long_locks import LEFT_ALONE, NoLockHolder, end_lock_hol
 from booking.platform.postgres import DatabaseAway
 from booking.platform.problems import Refusal
 from booking.platform.settings import settings
-from encore_stack.arguments import process_id
+from encore_stack.arguments import process_id, whole_number
 from encore_stack.instance import Instance
 from encore_stack.operators import operator_name
 from encore_stack.process_settings import adopt_settings
@@ -110,12 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         " 2 misused",
     )
     parser.add_argument("--end", metavar="PID", type=process_id, help="end this session now; recorded, with who did it")
-    parser.add_argument("--limit", metavar="N", type=_limit, default=_SHOWN, help="records to show (%(default)s)")
+    up_to_limit = whole_number(1, _SHOWN_MAX, f"is no number from 1 to {_SHOWN_MAX:,}")
+    parser.add_argument("--limit", metavar="N", type=up_to_limit, default=_SHOWN, help="records to show (%(default)s)")
     parser.add_argument("--json", action="store_true", help="for machines")
     return parser
-
-
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _SHOWN_MAX:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to {_SHOWN_MAX:,}")

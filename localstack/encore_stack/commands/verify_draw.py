@@ -11,7 +11,7 @@ from booking.operations.draw import DrawCheck, DrawUncheckable, check_draw
 from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
 from booking.queue import person_of
-from encore_stack.arguments import concert_id
+from encore_stack.arguments import concert_id, whole_number
 from encore_stack.instance import Instance
 from encore_stack.process_settings import adopt_settings
 
@@ -19,7 +19,7 @@ _SHOWN = 5
 _FAULTS_SHOWN_MAX = 10
 _PERSON = re.compile(r"[A-Za-z0-9_-]{22}")
 _SHA256 = re.compile(r"[A-Fa-f0-9]{64}")
-_COUNT_DIGITS_MAX = 9
+_SHOWN_MAX = 10**9 - 1
 _STATEMENT_TIMEOUT_MS = 60_000
 
 
@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--user-ids", action="store_true", help="FILE has user ids")
     parser.add_argument("--seed-hash", metavar="HEX", type=_sha256, help="the seed's SHA-256 as it was published before"
                         " the opening")  # fmt: skip
-    parser.add_argument("--show", metavar="N", type=_count, default=_SHOWN, help="list the first N (default"
+    people = whole_number(0, _SHOWN_MAX, "is no number of people")
+    parser.add_argument("--show", metavar="N", type=people, default=_SHOWN, help="list the first N (default"
                         " %(default)s)")  # fmt: skip
     return parser
 
@@ -117,9 +118,3 @@ def _sha256(text: str) -> str:
     if _SHA256.fullmatch(text):
         return text.lower()
     raise argparse.ArgumentTypeError(f"'{text}' is no SHA-256 (64 hexadecimal digits)")
-
-
-def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS_MAX:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no number of people")

@@ -1,7 +1,5 @@
 """The gate at run time: what each command does to a running line, and that no failure loses a change."""
 
-from contextlib import contextmanager
-
 import pytest
 
 from booking.platform.postgres import DatabaseAway, primary
@@ -13,6 +11,7 @@ from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import UnusableGateCommand, change_gate, show_gate
 from booking.queue.line import LineClosed, TurnOver, set_gate
 from booking.queue.restore import ConcertUnknown
+from support.line import library_of
 
 
 def in_redis(line, *fields):
@@ -224,45 +223,28 @@ def test_a_gate_thrown_back_before_a_restart_throws_nobody_out(open_line):
     assert line.poll("bob").position == 1
 
 
-def let_in_by_two_libraries_at_one_rate(line, another_library):
-    """How many come in at 1 a second, in a second in which two libraries of the line are called, each by turns."""
+def let_in_by_two_libraries_at_one_rate(line, monkeypatch):
+    """How many come in at 1 a second, in a second in which two libraries of the line are called, each by turns: another
+    server, or another release, has memory of its own."""
     assert line.join("ann").state == "admitted"
-    with another_library():
+    with library_of(monkeypatch, SHARED=scripts.SHARED + "-- another\n"):
         assert line.join("bob").state == "waiting"
         line.clock.advance(1)
         assert line.poll("bob").state == "admitted"
     return [line.join(name).state for name in ("cid", "dee")].count("admitted") + 1
 
 
-@pytest.fixture
-def another_library(monkeypatch):
-    """Calls the line's Lua as another server, or another release, would: with memory of its own."""
-
-    @contextmanager
-    def called():
-        with monkeypatch.context() as patch:
-            patch.setattr(scripts, "SHARED", scripts.SHARED + "-- another\n")
-            scripts.functions.cache_clear()
-            yield
-        scripts.functions.cache_clear()
-
-    return called
-
-
-def test_a_gate_is_taken_from_memory_only_as_long_as_nobody_else_has_written_it(open_line, another_library):
+def test_a_gate_is_taken_from_memory_only_as_long_as_nobody_else_has_written_it(open_line, monkeypatch):
     line = open_line(rate_per_s=1)
     line.clock.stop()
-    assert let_in_by_two_libraries_at_one_rate(line, another_library) == 1
+    assert let_in_by_two_libraries_at_one_rate(line, monkeypatch) == 1
 
 
-def test_negative_control_without_versions_the_rate_counts_for_each_library(open_line, another_library, monkeypatch):
-    writes = "return text(now) .. '.' .. writes"
-    assert writes in scripts.SHARED
-    monkeypatch.setattr(scripts, "SHARED", scripts.SHARED.replace(writes, "return 'the same'"))
-    scripts.functions.cache_clear()
+def test_negative_control_without_versions_the_rate_counts_for_each_library(open_line, break_script, monkeypatch):
+    break_script("return text(now) .. '.' .. writes", "return 'the same'")
     line = open_line(rate_per_s=1)
     line.clock.stop()
-    assert let_in_by_two_libraries_at_one_rate(line, another_library) == 2
+    assert let_in_by_two_libraries_at_one_rate(line, monkeypatch) == 2
 
 
 def test_a_lost_line_remembers_who_is_inside_from_an_earlier_epoch(open_line):

@@ -50,7 +50,6 @@ class StepApp(Chalice):
     def __init__(self, name: str) -> None:
         # The name equals the Powertools service, so Chalice's own error lines come out in the same JSON format.
         super().__init__(app_name=name, configure_logs=False)
-        self.api.binary_types = []
 
     @property
     def request(self) -> Request:
