@@ -35,8 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     if as_json:
         print(_json(instance, api_url, gateway_url, parts, waiting))
     else:
-        _print_table(instance, api_url, gateway_url, parts)
-        print(f"events   {_events(waiting)}")
+        _print_table(instance, api_url, gateway_url, parts, waiting)
     return 0 if all(part.is_healthy for part in parts) and api_url else 1
 
 
@@ -82,7 +81,13 @@ def _json(
     return json.dumps(shape, indent=2)
 
 
-def _print_table(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> None:
+def _print_table(
+    instance: Instance,
+    api_url: str | None,
+    gateway_url: str | None,
+    parts: Sequence[PartStatus],
+    waiting: Backlog | None,
+) -> None:
     rows = [_HEADINGS, *(_row(instance, part) for part in parts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     print(f"instance {instance.name}")
@@ -92,6 +97,7 @@ def _print_table(instance: Instance, api_url: str | None, gateway_url: str | Non
     print(f"gateway  {gateway_url or 'not running'}")
     if api_url:
         print(f"code     {_HOT if is_hot(instance) else _PACKAGED}")
+    print(f"events   {_events(waiting)}")
     print(f"Kafka    {_brokers(instance)}")
 
 
