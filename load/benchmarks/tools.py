@@ -66,14 +66,19 @@ def pgbench(
     clients: int,
     duration_s: float,
     variables: Mapping[str, str | int] | None = None,
+    rate_per_s: float | None = None,
 ) -> float:
-    """Transactions a second of a script, prepared; ``libpq`` says where. Raises ToolError also when one failed."""
+    """Transactions a second of a script, prepared; ``libpq`` says where. Raises ToolError also when one failed.
+
+    ``rate_per_s``: no more than that, at random intervals; None: as many as the clients can.
+    """
     with TemporaryDirectory() as folder:
         file = Path(folder, "script.sql")
         file.write_text(script)
         output = _run(
             [find_program("/usr/lib/postgresql/15/bin/pgbench", "pgbench"), "--no-vacuum", "--protocol=prepared"],
             [f"--client={clients}", f"--jobs={min(THREADS, clients)}", f"--time={max(1, round(duration_s))}"],
+            [f"--rate={rate_per_s:g}"] if rate_per_s else [],
             [f"--define={name}={value}" for name, value in (variables or {}).items()],
             ["--file", str(file)],
             environment=libpq,

@@ -17,6 +17,7 @@ from benchmarks.tools import ToolError
 from encore_stack.commands import down
 from encore_stack.instance import Instance
 from line.run import measure_line
+from outbox.run import measure_outbox
 
 _ROUNDS, _DURATION_S = 5, 2.0
 _QUICK_ROUNDS, _QUICK_DURATION_S = 3, 1.0
@@ -34,6 +35,8 @@ def run(arguments: Sequence[str]) -> int:
             return _print_cold_starts(options.rounds or _ROUNDS)
         if options.redis:
             return _print_redis(options.rounds or _ROUNDS)
+        if options.outbox:
+            return _print_outbox(options)
         if options.partitions:
             return _print_partitions(options)
         return _measure_steps(options)
@@ -106,6 +109,14 @@ def _print_redis(rounds: int) -> int:
     return 0
 
 
+def _print_outbox(options: argparse.Namespace) -> int:
+    try:
+        print(measure_outbox(options.rounds or _ROUNDS, options.seconds or _DURATION_S, _tell))
+    finally:
+        _take_down(keep=options.keep)
+    return 0
+
+
 def _print_partitions(options: argparse.Namespace) -> int:
     sizes = options.seats or partitions.SIZES
     rounds, duration_s = options.rounds or _ROUNDS, options.seconds or _DURATION_S
@@ -164,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"instead: loading, holds and seat maps with the seats in {partitions.PARTITIONS} hash partitions beside"
         " one table, as the table of load/seats.md; needs up to 14 GiB of disk for a while",
+    )
+    instead.add_argument(
+        "--outbox",
+        action="store_true",
+        help="instead: commit to broker at 100 payments a second, what the outbox costs, and what is lost without it,"
+        " as in load/outbox.md",
     )
     parser.add_argument(
         "--seats",
