@@ -44,11 +44,13 @@ contended      HASH   seat number → ``<waits> <refused> <all waits, ms> <longe
 ``seatmap:{s<schedule id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
 
 ========== ====== ==================================================================================================
-map        STRING ``<concert id> <ETag> <body>`` of the schedule's seat map; expires within 30 s
+map        STRING ``<made> <moved> <concert id> <ETag> <body>`` of the schedule's seat map, the first two as its reader
+                  found them in the marker; expires within 30 s
 versions   HASH   the marker: seat number → version that a map must show at least; and made, moved (by every change: a
                   map that was read before is not stored), whole (every change that was told is in it: a replica may be
                   asked), uncached (operators send the readers to the database: the map is not kept); expires 10
                   minutes after the last change or refill
+overtaken  STRING the map as it was before the last changes, for who came before it was read; expires within 2 s
 reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
 ========== ====== ==================================================================================================
 
@@ -107,5 +109,5 @@ def seat_lock_names(key: str) -> tuple[int, str]:
 
 
 def seat_map_keys(schedule_id: int) -> list[str]:
-    """Map, marker, the reader's lock."""
-    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "versions", "reader")]
+    """Map, marker, the map as it was before the last changes, the reader's lock."""
+    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "versions", "overtaken", "reader")]
