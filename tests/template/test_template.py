@@ -116,6 +116,11 @@ def test_background_loops_run_every_minute_two_at_a_time() -> None:
         assert (loop.schedules, loop.timeout_s, loop.reserved_concurrency) == (("rate(1 minute)",), 90, 2)
 
 
+def test_reconciliation_runs_every_hour_one_at_a_time() -> None:
+    (job,) = [function for function in TEMPLATE.functions if function.name.startswith("every_hour_")]
+    assert (job.schedules, job.reserved_concurrency) == (("rate(1 hour)",), 1)
+
+
 @pytest.mark.parametrize("function", each_function())
 def test_a_function_has_a_timeout_that_fits(function: Function) -> None:
     own = TEMPLATE.body["Resources"][function.logical_id]["Properties"]

@@ -103,8 +103,8 @@ def test_a_consumers_sample_has_the_shape_of_the_event_source(sample: Sample) ->
     assert shape(event) == shape(msk.event_of([[record]], "arn", "127.0.0.1:1"))
 
 
-@each_sample("every_minute_")
-def test_a_loops_sample_is_a_scheduled_event_of_its_rule(sample: Sample) -> None:
+@each_sample("every_")
+def test_a_scheduled_functions_sample_is_a_scheduled_event_of_its_rule(sample: Sample) -> None:
     event = of(sample)
 
     assert (event["detail-type"], event["source"]) == ("Scheduled Event", "aws.events")

@@ -38,6 +38,7 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
         ("locks",),
         ("long-locks",),
         ("after-failover",),
+        ("reconcile",),
         ("reads", "show", "1"),
     ],
     ids=lambda command: command[0],
