@@ -231,7 +231,7 @@ class Instance:
 
     def database_url(self, *parts: str) -> str:
         """The database on these servers; on all of them unless told otherwise: who connects finds the primary."""
-        servers = self._addresses(parts or POSTGRES_SERVERS)
+        servers = self.addresses(parts or POSTGRES_SERVERS)
         return f"postgresql://encore:{self.secrets()['database_password']}@{servers}/encore"
 
     @property
@@ -299,25 +299,26 @@ class Instance:
 
     @property
     def kafka_bootstrap_servers(self) -> str:
-        return self.external_kafka or self._addresses(self.brokers)
+        return self.external_kafka or self.addresses(self.brokers)
 
     def redis_urls(self, database: int = 0) -> dict[str, str]:
         """Where the line (``queue``), the locks and the cache are. A cluster has no databases but the first."""
         endpoints = ("queue", "locks", "cache")
         if self.redis_topology == "split":
             servers = zip(endpoints, self.redis_servers, strict=True)
-            return {endpoint: f"redis://{self._addresses([server])}/{database}" for endpoint, server in servers}
+            return {endpoint: f"redis://{self.addresses([server])}/{database}" for endpoint, server in servers}
         return dict.fromkeys(endpoints, self._shared_redis_url(database))
 
     def _shared_redis_url(self, database: int) -> str:
         match self.redis_topology:
             case "sentinel":
-                return f"redis+sentinel://{self._addresses(self.sentinels)}/{SENTINEL_SERVICE}/{database}"
+                return f"redis+sentinel://{self.addresses(self.sentinels)}/{SENTINEL_SERVICE}/{database}"
             case "cluster":
-                return f"redis+cluster://{self._addresses(self.redis_servers)}"
-        return f"redis://{self._addresses(self.redis_servers)}/{database}"
+                return f"redis+cluster://{self.addresses(self.redis_servers)}"
+        return f"redis://{self.addresses(self.redis_servers)}/{database}"
 
-    def _addresses(self, parts: Sequence[str]) -> str:
+    def addresses(self, parts: Sequence[str]) -> str:
+        """host:port of these parts, with commas."""
         return ",".join(f"{HOST}:{self.ports[name]}" for name in parts)
 
 
