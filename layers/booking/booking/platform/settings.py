@@ -71,6 +71,12 @@ class Settings:
     """For who only looks at or gives back a reservation: a slow payment firm must not slow the step that reserves."""
     payment_check_backoff_s_max: int = 15
 
+    outbox_kept_s: int = 24 * 3600
+    """How long a published event stays in the outbox; the audit looks at as much."""
+    inbox_kept_s: int = 15 * 24 * 3600
+    """How long a consumer knows that it has applied an event: longer than a topic can bring it again. Kafka keeps a
+    record for its retention (7 days by default) after its segment was closed, which takes as long again at most."""
+
     loop_run_s: int = 65
     """How long one run of a background loop lasts: a little over a minute, so that the next run stands by."""
 
