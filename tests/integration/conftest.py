@@ -21,6 +21,7 @@ from booking.platform.settings import settings
 from booking.queue import scripts
 from encore_stack.instance import Instance, function_environment
 from encore_stack.stack import Stack
+from support.circuits import forget_circuits
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
 from support.redis import RedisStacks, heal
@@ -123,9 +124,22 @@ def gateways(make_gateways: Callable[[], dict[str, SimulatedGateway]]) -> dict[s
 
 
 @pytest.fixture
-def danal(gateways: dict[str, SimulatedGateway]) -> Iterator[SimulatedGateway]:
-    yield gateways["danal"]
-    gateways["danal"].well()
+def firms(gateways: dict[str, SimulatedGateway]) -> Iterator[dict[str, SimulatedGateway]]:
+    """Both payment firms: well again afterwards, and nobody remembers that they were not."""
+    yield gateways
+    for each in gateways.values():
+        each.well()
+    forget_circuits()
+
+
+@pytest.fixture
+def danal(firms: dict[str, SimulatedGateway]) -> SimulatedGateway:
+    return firms["danal"]
+
+
+@pytest.fixture
+def payco(firms: dict[str, SimulatedGateway]) -> SimulatedGateway:
+    return firms["payco"]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ class _Settings:
 @pytest.fixture
 def firm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Gateway]]:
     """A firm that reads one request and sends these bytes, one piece after the other with a pause between them."""
-    monkeypatch.setattr("booking.payment.gateways.settings", _Settings)
+    monkeypatch.setattr("booking.payment.gateways.client.settings", _Settings)
+    monkeypatch.setattr("booking.payment.gateways.circuit.Circuit.guard", lambda _, ask, judged: ask())
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     listeners: list[socket.socket] = []
 

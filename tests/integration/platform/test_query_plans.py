@@ -112,6 +112,8 @@ def book(planner: Planner) -> None:
     declined = begin_payment(planner, "buyer 3", hold(planner, "buyer 3", numbers=[45]))
     settle(planner, declined, "declined")
     paid = begin_payment(planner, "buyer 1", reservation_id)
+    planner.run("payment/turn_payment", payment_id=paid, left_gateway="payco", to_gateway="danal", correlation_id="test")
+    planner.run("payment/tell_pending", payment_id=paid, correlation_id="test")
     assert planner.run("payment/open_payment", reservation_id=reservation_id) == paid
     settle(planner, paid, "captured")
     tell_the_world(planner, reservation_id)
@@ -152,8 +154,8 @@ def begin_payment(planner: Planner, person: str, reservation_id: str) -> str:
 
 def settle(planner: Planner, payment_id: str, outcome: str) -> None:
     planner.run(
-        "payment/settle_payment", payment_id=payment_id, outcome=outcome, detail=outcome, hold_after_decline_s=6000,
-        correlation_id="test",
+        "payment/settle_payment", payment_id=payment_id, gateway="danal", outcome=outcome, detail=outcome,
+        hold_after_decline_s=6000, correlation_id="test", turn_to="payco", turn_s_min=30, deadline_s=120,
     )  # fmt: skip
 
 

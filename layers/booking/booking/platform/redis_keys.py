@@ -62,6 +62,15 @@ schedules  STRING ``<ids> <answer>``: the schedules, with %s for each number of 
 seats_left STRING ``<ids> <numbers>``: seats in all and seats left of each of them; expires after 2 s
 reader     STRING the reader who is fetching either from Postgres; expires after 3 s
 ========== ====== ==================================================================================================
+
+``gateway:{<payment firm>}:<name>``, at the endpoint ``cache``. Without them each environment finds out by itself that a
+firm is down.
+
+========== ====== ==================================================================================================
+charges    HASH   probe_from, prober, probe_ends (``payment/gateways/lua/circuit.lua``): there while the circuit
+                  breaker keeps charges away from the firm; expires an hour after the last change
+lookups    HASH   the same for questions and cancellations
+========== ====== ==================================================================================================
 """
 
 from functools import lru_cache
@@ -100,6 +109,11 @@ def seat_lock_key(schedule_id: int, name: str) -> str:
 def schedules_keys(concert_id: int) -> list[str]:
     """Schedules, seats left, the reader's lock."""
     return [f"catalog:{{c{concert_id}}}:{name}" for name in ("schedules", "seats_left", "reader")]
+
+
+def circuit_key(gateway: str, operation: str) -> str:
+    """The circuit breaker of an operation (charges, lookups) of a payment firm."""
+    return f"gateway:{{{gateway}}}:{operation}"
 
 
 def seat_lock_names(key: str) -> tuple[int, str]:

@@ -65,11 +65,21 @@ class Settings:
     seat_lock_wait_ms_max: int = 1_000
 
     payment_deadline_s: int = 120
+    payment_answer_s_max: float = 3.0
+    """Step 7 answers within so long, whatever the payment firms do: connecting, reading, trying again, turning to the
+    other firm. What is open then is 202."""
+    payment_turn_s_min: int = 30
+    """A payment turns to the other firm only while its hold may last so long: less would end in doubt once more."""
+    gateway_tries_max: int = 3
     gateway_connect_timeout_s: float = 1.0
     gateway_read_timeout_s: float = 2.5
     gateway_glance_timeout_s: float = 0.4
     """For who only looks at or gives back a reservation: a slow payment firm must not slow the step that reserves."""
     payment_check_backoff_s_max: int = 15
+    circuit_failures_max: int = 5
+    """So many failures in a row in one environment keep all of them away from a payment firm for ``circuit_open_s``."""
+    circuit_open_s: int = 5
+    circuit_read_every_s: float = 2.0
 
     outbox_kept_s: int = 24 * 3600
     """How long a published event stays in the outbox; the audit looks at as much."""
