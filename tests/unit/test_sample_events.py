@@ -92,7 +92,7 @@ def test_a_steps_sample_is_the_event_that_api_gateway_would_send(sample: Sample)
     assert (method, resource) in routes
 
 
-@each_sample("on_reservation_events")
+@each_sample("on_reservation_events_")
 def test_a_consumers_sample_has_the_shape_of_the_event_source(sample: Sample) -> None:
     event = event_from(sample.text, lambda name, argument: "filled-in")
     record = SimpleNamespace(

@@ -87,6 +87,15 @@ class Settings:
     """How long a consumer knows that it has applied an event: longer than a topic can bring it again. Kafka keeps a
     record for its retention (7 days by default) after its segment was closed, which takes as long again at most."""
 
+    event_attempts_max: int = 5
+    """After so many attempts a record that a consumer cannot apply is set aside as a dead letter."""
+    dead_letter_redrive_backoff_s: float = 10.0
+    """When a transient one is sent back by itself for the first time; then after twice as long each time."""
+    dead_letter_redrives_max: int = 8
+    dead_letters_per_redrive: int = 100
+    notices_url: str = ""
+    """Where people are told: an SNS topic's ARN, or a folder as ``file:///…``."""
+
     loop_run_s: int = 65
     """How long one run of a background loop lasts: a little over a minute, so that the next run stands by."""
 

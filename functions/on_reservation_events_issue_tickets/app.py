@@ -1,4 +1,4 @@
-"""On reservation events (Kafka): issue tickets, tell people, keep the sales counters."""
+"""On reservation events (Kafka): issue tickets, note what people are to be told."""
 
 from typing import Any
 
