@@ -8,9 +8,8 @@ Every request carries the payment's id as the gateway's idempotency key: asking 
 import http.client
 import math
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -89,11 +88,11 @@ class Gateway:
             except OSError:
                 return Outcome.NOT_SENT
             try:
-                with _ended_after(connection.sock, timeout_s):
-                    headers = {"Content-Type": "application/json", "X-Correlation-Id": correlation_id()}
-                    connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
-                    response = connection.getresponse()
-                    text = response.read(_ANSWER_BYTES_MAX)
+                connection.sock = _Hurried(connection.sock, timeout_s)
+                headers = {"Content-Type": "application/json", "X-Correlation-Id": correlation_id()}
+                connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
+                response = connection.getresponse()
+                text = response.read(_ANSWER_BYTES_MAX)
             except (OSError, http.client.HTTPException):
                 return Outcome.UNKNOWN
         if response.status == 404:
@@ -103,22 +102,21 @@ class Gateway:
         return _read_outcome(text)
 
 
-@contextmanager
-def _ended_after(connected: socket.socket, timeout_s: float) -> Iterator[None]:
-    """Cut the connection when the block lasts longer: a socket's own timeout starts anew with every byte it gets."""
-    connected.settimeout(timeout_s)
-    cut = threading.Timer(timeout_s, _cut, [connected])
-    cut.daemon = True
-    cut.start()
-    try:
-        yield
-    finally:
-        cut.cancel()
+class _Hurried(socket.socket):
+    """A connection for ``timeout_s`` from now on: a socket's own timeout starts anew with every byte it gets."""
 
+    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
+        super().__init__(connected.family, connected.type, connected.proto, connected.detach())
+        self._deadline_s = time.monotonic() + timeout_s
+        self.settimeout(timeout_s)
 
-def _cut(connected: socket.socket) -> None:
-    with suppress(OSError):  # it has ended by itself
-        connected.shutdown(socket.SHUT_RDWR)
+    def recv_into(self, *into: Any) -> int:
+        """As ever, but raises TimeoutError at the deadline."""
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the answer is not complete in time")
+        self.settimeout(left_s)
+        return super().recv_into(*into)
 
 
 def _read_outcome(text: bytes) -> Outcome:
