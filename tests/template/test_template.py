@@ -315,7 +315,7 @@ def test_the_runtime_layers_lock_is_whole_and_names_no_host() -> None:
 
 
 def test_all_connections_together_leave_postgres_room() -> None:
-    """An environment, and a thread of the fast gateway, has one connection to a server; a loop one more: its lease."""
+    """An environment has one connection to a server, a worker of the fast gateway a few; a loop one more: its lease."""
     text = (PROJECT / "localstack/postgres/postgresql.conf").read_text()
     (maximum,) = re.findall(r"^max_connections\s*=\s*(\d+)", text, re.MULTILINE)
     connections = sum(
@@ -324,4 +324,4 @@ def test_all_connections_together_leave_postgres_room() -> None:
         for function in TEMPLATE.functions
     )
     gateway = read_settings({})
-    assert connections + gateway.workers * gateway.threads <= int(maximum) - CONNECTIONS_KEPT_FREE
+    assert connections + gateway.workers * gateway.connections <= int(maximum) - CONNECTIONS_KEPT_FREE

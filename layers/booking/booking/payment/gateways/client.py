@@ -5,10 +5,8 @@ Every request carries the payment's id as the gateway's idempotency key: asking 
 
 import http.client
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -105,11 +103,11 @@ class Gateway:
             except OSError:
                 return Outcome.NOT_SENT
             try:
-                with _ended_after(connection.sock, max(0.001, deadline_s - time.monotonic())):
-                    headers = {"Content-Type": "application/json", "X-Correlation-Id": correlation_id()}
-                    connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
-                    response = connection.getresponse()
-                    text = response.read(_ANSWER_BYTES_MAX)
+                connection.sock = _Hurried(connection.sock, max(0.001, deadline_s - time.monotonic()))
+                headers = {"Content-Type": "application/json", "X-Correlation-Id": correlation_id()}
+                connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
+                response = connection.getresponse()
+                text = response.read(_ANSWER_BYTES_MAX)
             except (OSError, http.client.HTTPException):
                 return Outcome.UNKNOWN
         if response.status == 404:
@@ -126,22 +124,21 @@ def last_word(outcomes: list[Outcome]) -> Outcome:
     return outcomes[-1]
 
 
-@contextmanager
-def _ended_after(connected: socket.socket, timeout_s: float) -> Iterator[None]:
-    """Cut the connection when the block lasts longer: a socket's own timeout starts anew with every byte it gets."""
-    connected.settimeout(timeout_s)
-    cut = threading.Timer(timeout_s, _cut, [connected])
-    cut.daemon = True
-    cut.start()
-    try:
-        yield
-    finally:
-        cut.cancel()
+class _Hurried(socket.socket):
+    """A connection for ``timeout_s`` from now on: a socket's own timeout starts anew with every byte it gets."""
 
+    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
+        super().__init__(connected.family, connected.type, connected.proto, connected.detach())
+        self._deadline_s = time.monotonic() + timeout_s
+        self.settimeout(timeout_s)
 
-def _cut(connected: socket.socket) -> None:
-    with suppress(OSError):  # it has ended by itself
-        connected.shutdown(socket.SHUT_RDWR)
+    def recv_into(self, *into: Any) -> int:
+        """As ever, but raises TimeoutError at the deadline."""
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the answer is not complete in time")
+        self.settimeout(left_s)
+        return super().recv_into(*into)
 
 
 def _read_outcome(text: bytes) -> Outcome:
