@@ -116,8 +116,6 @@ def book(planner: Planner) -> None:
     planner.run(
         "payment/turn_payment", payment_id=paid, left_gateway="payco", to_gateway="danal", correlation_id="test"
     )
-        "payment/turn_payment", payment_id=paid, left_gateway="payco", to_gateway="danal", correlation_id="test"
-    )
     planner.run("payment/tell_pending", payment_id=paid, correlation_id="test")
     assert planner.run("payment/open_payment", reservation_id=reservation_id) == paid
     settle(planner, paid, "captured")
