@@ -112,7 +112,9 @@ def book(planner: Planner) -> None:
     declined = begin_payment(planner, "buyer 3", hold(planner, "buyer 3", numbers=[45]))
     settle(planner, declined, "declined")
     paid = begin_payment(planner, "buyer 1", reservation_id)
-    planner.run("payment/turn_payment", payment_id=paid, left_gateway="payco", to_gateway="danal", correlation_id="test")
+    planner.run(
+        "payment/turn_payment", payment_id=paid, left_gateway="payco", to_gateway="danal", correlation_id="test"
+    )
     planner.run("payment/tell_pending", payment_id=paid, correlation_id="test")
     assert planner.run("payment/open_payment", reservation_id=reservation_id) == paid
     settle(planner, paid, "captured")
@@ -179,6 +181,7 @@ def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) 
 
 
 def sweep(planner: Planner) -> None:
+    planner.run("payment/open_payments")
     planner.run("payment/claim_unsettled", limit=16, backoff_s_max=15)
     planner.run("payment/claim_payment", reservation_id=_SOMEBODY_S, backoff_s_max=15)
     claimed = planner.run("", "select id::text from payment where status = 'pending' limit 1")

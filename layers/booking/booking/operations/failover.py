@@ -5,7 +5,8 @@ that are not there are free seats, a payment whose outcome was lost is pending a
 Two things outlive the commits they belong to, and are settled here:
 
 - **Money.** A payment is committed before its gateway is asked, so a charge without one tells that the commit was lost,
-  and with it what the money was for: it goes back.
+  and with it what the money was for: it goes back. So does what was taken by a gateway that a payment, by a commit that
+  was lost, had turned to.
 - **Events.** A consumer may have acted on the old primary alone, and Kafka does not bring the event again: those of the
   last minutes are published once more, and each acts once.
 """
@@ -57,5 +58,6 @@ def _lost_at(server: Server, name: str, url: str) -> Iterator[LostCharge]:
         amount = before + (entry.amount if entry.kind == "charge" else -entry.amount)
         taken[entry.key] = LostCharge(name, entry.key, entry.order_id, amount)
     # After the book was read: the payments of all its charges had been committed by then.
-    unknown = {key for (key,) in server.rows(_UNKNOWN, keys=[key for key, charge in taken.items() if charge.amount])}
+    keys = [key for key, charge in taken.items() if charge.amount]
+    unknown = {key for (key,) in server.rows(_UNKNOWN, keys=keys, gateway=name)}
     return (charge for key, charge in taken.items() if key in unknown)
