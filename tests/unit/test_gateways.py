@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from booking.payment.gateways import Charge, Gateway, Outcome
+from booking.payment.gateways.client import last_word
 
 _CHARGE = Charge("key", "order", 1, "KRW", "card")
 _TIMEOUT_S = 0.3
@@ -88,3 +89,16 @@ def test_a_refused_connection_sent_nothing(firm: Callable[..., Gateway]) -> None
         port = taken.getsockname()[1]
 
     assert Gateway("firm", f"http://127.0.0.1:{port}").charge(_CHARGE) is Outcome.NOT_SENT
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([Outcome.NOT_SENT, Outcome.NOT_SENT], Outcome.NOT_SENT),
+        ([Outcome.UNKNOWN, Outcome.NOT_SENT], Outcome.UNKNOWN),
+        ([Outcome.UNKNOWN, Outcome.NOT_SENT, Outcome.DECLINED], Outcome.DECLINED),
+        ([Outcome.NOT_SENT, Outcome.UNKNOWN], Outcome.UNKNOWN),
+    ],
+)
+def test_a_try_that_may_have_arrived_is_not_forgotten(outcomes: list[Outcome], said: Outcome) -> None:
+    assert last_word(outcomes) is said

@@ -18,27 +18,11 @@ from booking.queue import TurnOver
 from booking.seats import ReservationUnknown, release_hold
 from booking.seats.problems import HoldExpired, KeyReused, PaymentUnderWay
 from support.gateways import SimulatedGateway
+from support.payments import due_now, past_deadline
 from support.shop import PRICE, Shop, new_key
 from support.sound import SOUND
 
 Audit = Callable[[], Verdict]
-
-
-def due_now(reservation: dict[str, object]) -> None:
-    """Let the next check of the reservation's payment be due, as it is a few seconds later."""
-    primary().rows(
-        "update payment set next_check_at = clock_timestamp() where reservation_id = cast(:id as uuid)",
-        id=reservation["reservation_id"],
-    )
-
-
-def past_deadline(reservation: dict[str, object]) -> None:
-    """Let the payment's own deadline have passed, and its next check be due."""
-    primary().rows(
-        "update payment set deadline_at = clock_timestamp(), next_check_at = clock_timestamp()"
-        " where reservation_id = cast(:id as uuid)",
-        id=reservation["reservation_id"],
-    )
 
 
 def test_paying_confirms_the_reservation_and_sells_the_seats(shop: Shop, danal: SimulatedGateway, audit: Audit) -> None:

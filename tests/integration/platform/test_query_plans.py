@@ -206,6 +206,7 @@ def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) 
 
 
 def sweep(planner: Planner) -> None:
+    planner.run("payment/open_payments")
     planner.run("payment/claim_unsettled", limit=16, backoff_s_max=15)
     planner.run("payment/claim_payment", reservation_id=_SOMEBODY_S, backoff_s_max=15)
     claimed = planner.run("", "select id::text from payment where status = 'pending' limit 1")

@@ -5,7 +5,8 @@ that are not there are free seats, a payment whose outcome was lost is pending a
 Two things outlive the commits they belong to, and are settled here:
 
 - **Money.** A payment is committed before its gateway is asked, so a charge without one tells that the commit was lost,
-  and with it what the money was for: it goes back.
+  and with it what the money was for: it goes back. So does what was taken by a gateway that a payment, by a commit that
+  was lost, had turned to.
 - **Events.** A consumer may have acted on the old primary alone, and Kafka does not bring the event again: those of the
   last minutes are published once more, and each acts once.
 """
@@ -38,8 +39,12 @@ def lost_charges(server: Server, gateway_urls: Mapping[str, str]) -> list[LostCh
     for name, url in gateway_urls.items():
         copy_book(server, name, url)
     found = [difference.facts for difference in find_differences(server, gateway_urls)]
+    # A payment that is known at another gateway has turned away from this one, which took nothing, or the commit of its
+    # turn to this one was lost.
     return [
-        LostCharge(facts.gateway, facts.key, facts.order_id, facts.left_there) for facts in found if not facts.status
+        LostCharge(facts.gateway, facts.key, facts.order_id, facts.left_there)
+        for facts in found
+        if facts.payment_gateway != facts.gateway
     ]
 
 

@@ -5,25 +5,31 @@ an unknown outcome is asked for again; after it the key is cancelled at the gate
 When the gateway has confirmed that, the payment may turn to the other one, once.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from booking.payment.gateways import SURE, Charge, Outcome, gateway, other_than
+from aws_lambda_powertools.metrics import MetricUnit
+
+from booking.payment.gateways import SURE, Charge, Outcome, gateway, gateways, other_than
 from booking.platform.postgres import Row, primary
 from booking.platform.problems import Refusal
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
-from booking.platform.telemetry import correlation_id, logger
+from booking.platform.telemetry import correlation_id, logger, measure
 from booking.queue import end_turn
 from booking.seats import reservation_unknown_if_away, seats_changed, show_reservation
 
 _PAYMENTS_PER_TICK = 16
+_TOLD_EVERY_S = 10.0
+_told_s = float("-inf")
 
 _SETTLE = read_text(__package__, "sql/settle_payment.sql")
 _CLAIM = read_text(__package__, "sql/claim_unsettled.sql")
 _CLAIM_ONE = read_text(__package__, "sql/claim_payment.sql")
 _BEGIN_CANCELLATION = read_text(__package__, "sql/begin_cancellation.sql")
+_OPEN_PAYMENTS = read_text(__package__, "sql/open_payments.sql")
 _TELL_PENDING = read_text(__package__, "sql/tell_pending.sql")
 _FINISH_REFUND = "select finish_refund(cast(:payment_id as uuid), :correlation_id)::text"
 
@@ -96,8 +102,30 @@ def finish_refund(payment: OpenPayment, *, glance: bool = False) -> bool:
     return _record_refund(payment, gateway(payment.gateway).cancel(payment.charge.key, **_hurry(glance)))
 
 
+def work() -> int:
+    """One tick of the settling job: ``settle_due``, and now and then the metrics of what is open."""
+    tell_what_is_open()
+    return settle_due()
+
+
+def tell_what_is_open() -> None:
+    """Measure how many payments are open and for how long, and which circuits are, if that was not done lately."""
+    global _told_s  # noqa: PLW0603 - of this process, as the metrics are
+    if time.monotonic() < _told_s + _TOLD_EVERY_S:
+        return
+    _told_s = time.monotonic()
+    [[pending, refunding, oldest_s]] = primary().rows(_OPEN_PAYMENTS)
+    measure("PaymentsPending", pending, MetricUnit.Count)
+    measure("RefundsOwed", refunding, MetricUnit.Count)
+    measure("PaymentPendingOldest", oldest_s, MetricUnit.Seconds)
+    for each in gateways():
+        for circuit in (each.charges, each.lookups):
+            is_open = 0 if circuit.is_closed() else 1
+            measure("GatewayCircuitOpen", is_open, MetricUnit.Count, gateway=each.name, operation=circuit.operation)
+
+
 def settle_due() -> int:
-    """Settle payments whose next check is due; returns how many are settled now. The settling job's work.
+    """Settle payments whose next check is due; returns how many are settled now.
 
     The gateways are asked side by side, since a firm that hangs answers none in time; what they said is recorded one
     after the other.

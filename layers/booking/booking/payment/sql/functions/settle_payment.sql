@@ -21,9 +21,9 @@ create or replace function settle_payment(
     p_detail text,
     p_hold_after_decline_s integer,
     p_correlation_id text,
-    p_turn_to text,
-    p_turn_s_min integer,
-    p_deadline_s integer
+    p_turn_to text default null,
+    p_turn_s_min integer default null,
+    p_deadline_s integer default null
 ) returns json
 language plpgsql as $$
 declare

@@ -1,6 +1,6 @@
 -- The gateway has confirmed that it took nothing and never will: turn the payment to another one and hold the seats on, for
 -- p_deadline_s at most and never past the cap. Called by settle_payment, which documents it and holds the locks.
--- Answers the versions of the seats as change_seats; null: it may not turn, and nothing has changed.
+-- Answers the versions of the seats (seat_versions); null: it may not turn, and nothing has changed.
 create or replace function turn_cancelled(
     p_payment payment,
     p_mine reservation,
@@ -28,8 +28,10 @@ begin
     update payment set gateway = p_turn_to, turned_from = p_payment.gateway, turned_at = p_at, turn_reason = 'cancelled',
         cancelling = false, deadline_at = v_deadline_at, next_check_at = p_at, checks = 0
     where id = p_payment.id returning * into v_payment;
-    update reservation set expires_at = greatest(expires_at, v_deadline_at) where id = p_mine.id;
     perform emit_event(p_mine.id, 'payment.switched', turn_facts(v_payment, p_mine), p_correlation_id, p_at);
-    return change_seats(p_mine.schedule_id, p_mine.seats, v_versions, 'extended', 'held',
-                        greatest(p_mine.expires_at, v_deadline_at), p_mine.id, p_at);
+    if v_deadline_at <= p_mine.expires_at then
+        return seat_versions(p_mine.schedule_id, p_mine.seats);
+    end if;
+    update reservation set expires_at = v_deadline_at where id = p_mine.id;
+    return change_seats(p_mine.schedule_id, p_mine.seats, v_versions, 'extended', 'held', v_deadline_at, p_mine.id, p_at);
 end $$;
