@@ -11,7 +11,7 @@ from encore_stack.deployment.template import Template, TemplateError
 
 _PARTITIONS_PER_POLLER = 3
 """AWS's pollers have partitions of their own, so there may be as many as those; ours takes from all of them, and a
-third of that keeps the machine as busy (load/consumers.md)."""
+third of that is what the emulator's environments (8) bear: four at once for twelve partitions."""
 
 
 class BadSettings(Exception):

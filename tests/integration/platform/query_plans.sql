@@ -12,6 +12,8 @@ select n, 1 + n % 50, now() + interval '30 days' from generate_series(1, 2000) n
 
 insert into schedule_sales (schedule_id, concert_id, seats_total) select id, concert_id, 150 from schedule;
 
+insert into concert_sales (concert_id, seats_sold) select n, n * 7 % 1000 from generate_series(1, 5000) n;
+
 insert into seat (schedule_id, number, section, row_label, price)
 select schedule_id, number, (array['R', 'S', 'A'])[1 + (number - 1) / 50], 1 + (number - 1) / 10 % 5, 100000
 from generate_series(1, 100) schedule_id, generate_series(1, 150) number;
