@@ -109,15 +109,12 @@ def work() -> int:
 
 
 def tell_what_is_open() -> None:
-    """Measure how many payments are open and for how long, and which circuits are, if that was not done lately."""
+    """Measure how many payments are open, refunds that are owed included, and which circuits, if not done lately."""
     global _told_s  # noqa: PLW0603 - of this process, as the metrics are
     if time.monotonic() < _told_s + _TOLD_EVERY_S:
         return
     _told_s = time.monotonic()
-    [[pending, refunding, oldest_s]] = primary().rows(_OPEN_PAYMENTS)
-    measure("PaymentsPending", pending, MetricUnit.Count)
-    measure("RefundsOwed", refunding, MetricUnit.Count)
-    measure("PaymentPendingOldest", oldest_s, MetricUnit.Seconds)
+    measure("PaymentsOpen", primary().value(_OPEN_PAYMENTS), MetricUnit.Count)
     for each in gateways():
         for circuit in (each.charges, each.lookups):
             is_open = 0 if circuit.is_closed() else 1
