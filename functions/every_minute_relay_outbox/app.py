@@ -10,4 +10,4 @@ from booking.tickets.relay import Relay
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     with Relay() as relay:
-        return run_loop("relay_outbox", 0.1, relay.publish_batch)
+        return run_loop("relay_outbox", 0.1, relay.tick)

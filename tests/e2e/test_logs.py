@@ -29,4 +29,4 @@ def test_one_request_is_followed_from_the_step_to_the_consumer(
     step, relay, consumer = shown.splitlines()
     assert "step6_reserve" in step and "POST /reservations  201" in step
     assert "every_minute_relay_outbox" in relay and "event published" in relay and "type=reservation.held" in relay
-    assert "on_reservation_events" in consumer and "type=reservation.held" in consumer
+    assert "on_reservation_events_issue_tickets" in consumer and "type=reservation.held" in consumer

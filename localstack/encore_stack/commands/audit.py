@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from booking.operations.audit import INVARIANTS, AuditImpossible, Auditor, Verdict
+from booking.payment.books import book_urls
 from booking.platform.postgres import DatabaseAway
 from booking.platform.settings import settings
 from encore_stack.arguments import seconds_up_to
@@ -23,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 passed, 1 an invariant is broken, 2 the audit could not be made, 3 work would not settle."""
     options = _parser().parse_args(arguments)
     adopt_settings(Instance.load_existing())
-    auditor = Auditor(settings().database_url, [settings().danal_url, settings().payco_url])
+    auditor = Auditor(settings().database_url, book_urls().values())
     try:
         settled = options.settle is None or auditor.settle(options.settle, _Progress(quiet=options.json))
         verdict = auditor.audit()

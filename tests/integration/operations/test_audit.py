@@ -60,7 +60,7 @@ def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone
         id=held["reservation_id"],
     )
     primary().rows(
-        "select settle_payment(cast(:id as uuid), 'captured', 'captured', 60, 'test')",
+        "select settle_payment(cast(:id as uuid), 'danal', 'captured', 'captured', 60, 'test')",
         id=begun["payment"]["payment_id"],
     )
     return str(held["reservation_id"])

@@ -58,13 +58,14 @@ select 'reservation.held', id, seq, created_at, 'test', jsonb_build_object('rese
        case when random() > 0.001 then created_at + interval '1 second' end
 from reservation, generate_series(1, 2) seq;
 
-insert into inbox (consumer, event_id, attempts, done_at) select 'tickets', event_id, 1, published_at from outbox;
+insert into inbox (consumer, event_id, attempts, done_at)
+select consumer, event_id, 1, published_at from outbox, unnest(array['tickets', 'sales']) consumer;
 
 insert into ticket (reservation_id, code, issued_at)
 select id, 'code ' || id, created_at from reservation where status = 'confirmed';
 
-insert into notice (event_id, reservation_id, person, kind, data, created_at)
-select event_id, reservation_id, 'person', type, data, occurred_at from outbox;
+insert into notice (event_id, reservation_id, person, kind, data, created_at, sent_at)
+select event_id, reservation_id, 'person', type, data, occurred_at, published_at from outbox;
 
 insert into admission (pass_id, concert_id, person, epoch, number, place, entered_after, admitted_at, claimed_at,
                        expires_at, ended_at, end_reason)

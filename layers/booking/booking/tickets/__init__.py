@@ -1,4 +1,4 @@
-"""From the committed payment to the ticket: the outbox relay, and the consumer that issues tickets.
+"""From the committed payment to the ticket: the outbox relay, the consumer that issues tickets, and the notices.
 
-Import ``tickets.relay`` or ``tickets.consumer`` by name: the relay alone needs the Kafka client.
+Import ``tickets.relay``, ``tickets.consumer`` or ``tickets.notices`` by name: the relay alone needs the Kafka client.
 """

@@ -1,0 +1,50 @@
+"""A Kafka topic of a test's own: what is in it, in the order in which it came."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+
+class Topic:
+    """A topic that nobody else writes to. ``config``: settings of the broker for it."""
+
+    def __init__(self, bootstrap_servers: str, partitions: int = 4, **config: str) -> None:
+        self.name = f"test-{uuid.uuid4().hex}"
+        self._servers, self._partitions = bootstrap_servers, partitions
+        asyncio.run(self._create(config))
+
+    def events(self) -> list[Any]:
+        """Every event that is in it now, partition by partition."""
+        return asyncio.run(self._read())
+
+    def seqs(self, reservation_id: str) -> list[int]:
+        """The numbers of a reservation's events, in the order in which they came."""
+        return [event["seq"] for event in self.events() if event["reservation_id"] == reservation_id]
+
+    async def _create(self, config: dict[str, str]) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(self.name, self._partitions, 1, topic_configs=config)])
+        finally:
+            await admin.close()
+
+    async def _read(self) -> list[Any]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._servers)
+        await consumer.start()
+        try:
+            partitions = [TopicPartition(self.name, number) for number in range(self._partitions)]
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            found: list[Any] = []
+            async with asyncio.timeout(20):
+                for partition, end in (await consumer.end_offsets(partitions)).items():
+                    while await consumer.position(partition) < end:
+                        found += [msgspec.json.decode((await consumer.getone(partition)).value)]
+            return found
+        finally:
+            await consumer.stop()
