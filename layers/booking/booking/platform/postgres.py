@@ -11,6 +11,8 @@ statement, so that who waits for somebody else, such as a payment firm, holds no
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -194,10 +196,15 @@ class SharedServer(Queries):
 
     def rows(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> list[Row]:
         """As ``Server.rows``, once a connection is free. Each is busy for no longer than a statement may take."""
+        with self._one() as server:
+            return server.rows(sql, safe_to_repeat=safe_to_repeat, **parameters)
+
+    @contextmanager
+    def _one(self) -> Iterator[Server]:
         self._turns.get()
         server = self._free.pop()
         try:
-            return server.rows(sql, safe_to_repeat=safe_to_repeat, **parameters)
+            yield server
         finally:
             self._free.append(server)
             self._turns.put(None)
