@@ -18,6 +18,7 @@ from booking.seats.problems import PaymentUnderWay
 from support.gateways import SimulatedGateway
 from support.guards import Out, without
 from support.payments import due_now, past_deadline
+from support.replica import wait_for_replica
 from support.shop import PRICE, Shop
 from support.sound import SOUND
 
@@ -394,3 +395,23 @@ _OPEN = """
 select id::text, reservation_id::text, gateway, amount, currency, method, status, false, false, false
 from payment where reservation_id = cast(:reservation_id as uuid)
 """
+
+
+def test_an_outcome_that_the_database_took_with_it_is_told_as_unknown(
+    shop: Shop, danal: SimulatedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr("booking.seats.reservations.seats_may_have_changed", told.append)
+    held = shop.hold([1])
+    document = Server.document
+
+    def cut(server: Server, sql: str, **how: Any) -> Any:
+        found = document(server, sql, **how)
+        if "settle_payment" in sql:
+            wait_for_replica()
+            raise DatabaseAway
+        return found
+
+    monkeypatch.setattr(Server, "document", cut)
+    assert shop.pay(held).pending
+    assert told == [shop.concert_id]
