@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from booking.payment.gateways import Charge, Gateway, Outcome
+from booking.payment.gateways import Gateway, Outcome
 from booking.platform import postgres
 from booking.platform.postgres import SharedServer, primary, share_connections
 from support.gateways import SimulatedGateway
@@ -35,13 +36,13 @@ def at_the_firm(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     under_way, charge = 0, Gateway.charge
     counting = threading.Lock()
 
-    def counted(firm: Gateway, asked: Charge, patience_s: float | None = None) -> Outcome:
+    def counted(*asked: Any, **how: Any) -> Outcome:
         nonlocal under_way
         with counting:
             under_way += 1
             seen.append(under_way)
         try:
-            return charge(firm, asked, patience_s)
+            return charge(*asked, **how)
         finally:
             with counting:
                 under_way -= 1
@@ -75,11 +76,11 @@ def test_negative_control_a_connection_kept_while_the_firm_thinks_makes_them_que
 ) -> None:
     charge: Callable[..., Outcome] = Gateway.charge
 
-    def charge_with_connection(firm: Gateway, asked: Charge, patience_s: float | None = None) -> Outcome:
+    def charge_with_connection(*asked: Any, **how: Any) -> Outcome:
         shared = primary()
         assert isinstance(shared, SharedServer)
         with shared._one():
-            return charge(firm, asked, patience_s)
+            return charge(*asked, **how)
 
     monkeypatch.setattr(Gateway, "charge", charge_with_connection)
 
