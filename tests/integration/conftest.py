@@ -29,6 +29,7 @@ from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
 from support.redis import RedisStacks, heal
 from support.shop import Shop
+from support.sound import NO_RELAY
 from support.superuser import run_as_superuser
 from support.trips import CountTrips, trip_counter
 
@@ -242,7 +243,7 @@ def break_script(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 
 @pytest.fixture
 def audit(database_url: str, gateways: dict[str, SimulatedGateway]) -> Iterator[Callable[[], Verdict]]:
-    auditor = Auditor(database_url, [gateway.panel_url for gateway in gateways.values()])
+    auditor = Auditor(database_url, [gateway.panel_url for gateway in gateways.values()], without=NO_RELAY)
     yield auditor.audit
     auditor.close()
 

@@ -172,6 +172,25 @@ class Shop:
         lapse(primary().rows, reservation["reservation_id"], f"{seconds} seconds")
 
 
+def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone") -> str:
+    """A confirmed reservation in the database alone; no gateway's book knows of it."""
+    held = shop.hold(numbers, name)
+    attempt = shop.attempt(name)
+    begun = primary().document(
+        "select begin_payment(:person, :key, 'x', cast(:concert as bigint), cast(:id as uuid), 'danal', 'card', 60)"
+        "::text",
+        person=attempt.shopper.person,
+        key=attempt.key,
+        concert=shop.concert_id,
+        id=held["reservation_id"],
+    )
+    primary().rows(
+        "select settle_payment(cast(:id as uuid), 'danal', 'captured', 'captured', 60, 'test')",
+        id=begun["payment"]["payment_id"],
+    )
+    return str(held["reservation_id"])
+
+
 def lapse(run: Callable[[str], object], reservation_id: str, ago: str = "1 hour") -> None:
     """See ``Shop.lapse``. The append-only rule is lifted for this one statement, as only a test's owner may."""
     run(

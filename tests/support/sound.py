@@ -2,4 +2,6 @@
 
 from booking.operations.audit import INVARIANTS, Finding
 
-SOUND: dict[str, list[Finding]] = {invariant.name: [] for invariant in INVARIANTS}
+NO_RELAY = ("I6",)
+"""Not looked at on a database of tests, where no relay works."""
+SOUND: dict[str, list[Finding]] = {invariant.name: [] for invariant in INVARIANTS if invariant.name not in NO_RELAY}

@@ -1,6 +1,7 @@
 """A Kafka topic of a test's own: what is in it, in the order in which it came."""
 
 import asyncio
+import base64
 import uuid
 from typing import Any
 
@@ -19,6 +20,10 @@ class Topic:
 
     def events(self) -> list[Any]:
         """Every event that is in it now, partition by partition."""
+        return [msgspec.json.decode(record.value) for record in self.records()]
+
+    def records(self) -> list[Any]:
+        """The same as records of Kafka."""
         return asyncio.run(self._read())
 
     def seqs(self, reservation_id: str) -> list[int]:
@@ -34,7 +39,7 @@ class Topic:
             await admin.close()
 
     async def _read(self) -> list[Any]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._servers)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, fetch_max_wait_ms=20)
         await consumer.start()
         try:
             partitions = [TopicPartition(self.name, number) for number in range(self._partitions)]
@@ -44,7 +49,26 @@ class Topic:
             async with asyncio.timeout(20):
                 for partition, end in (await consumer.end_offsets(partitions)).items():
                     while await consumer.position(partition) < end:
-                        found += [msgspec.json.decode((await consumer.getone(partition)).value)]
+                        found += [await consumer.getone(partition)]
             return found
         finally:
             await consumer.stop()
+
+
+def msk_event(records: list[Any]) -> dict[str, Any]:
+    """The records as the event source hands them to a function."""
+    batches: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        batches.setdefault(f"{record.topic}-{record.partition}", []).append(
+            {
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "timestamp": record.timestamp,
+                "timestampType": "CREATE_TIME",
+                "key": base64.b64encode(record.key).decode(),
+                "value": base64.b64encode(record.value).decode(),
+                "headers": [{name: list(value)} for name, value in record.headers],
+            }
+        )
+    return {"eventSource": "aws:kafka", "eventSourceArn": "arn", "bootstrapServers": "b", "records": batches}

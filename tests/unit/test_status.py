@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from booking.tickets.outbox import Backlog
 from encore_stack.commands import status
 from encore_stack.instance import Instance
 from encore_stack.parts.localstack import remember_deployment, remember_hot
@@ -62,3 +63,16 @@ def test_how_many_brokers_there_are(
 
     assert found["brokers"] == brokers
     assert text.splitlines()[-1] == f"Kafka    {line}"
+
+
+def test_how_many_events_wait_to_be_published(
+    instance: Instance, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, text = shown(capsys)
+    assert found["outbox"] is None
+    assert "events   not known" in text
+
+    monkeypatch.setattr(status, "_backlog", lambda *_: Backlog(1_200, 3.21, 2))
+    found, text = shown(capsys)
+    assert found["outbox"] == {"count": 1_200, "oldest_age_s": 3.21, "set_aside": 2}
+    assert "events   1,200 wait to be published, 2 of them set aside, the oldest for 3.2 s" in text

@@ -3,9 +3,17 @@
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
 
+from pg8000.exceptions import DatabaseError
+
+from booking.platform.postgres import DatabaseAway, DatabaseBusy, Server
+from booking.platform.settings import settings
+from booking.tickets.outbox import Backlog, backlog
 from encore_stack.instance import Instance
 from encore_stack.parts.localstack import deployed_api_url, is_hot
+from encore_stack.process_settings import adopt_settings
 from encore_stack.stack import PartStatus, Stack
 
 _HEADINGS = ("part", "state", "address", "pid", "health", "log")
@@ -23,14 +31,42 @@ def run(arguments: Sequence[str]) -> int:
     api_url = deployed_api_url(instance) if localstack.health == "ok" else None
     gateway = next(part for part in parts if part.name == "gateway")
     gateway_url = instance.url("gateway") if gateway.port and gateway.health == "ok" else None
+    waiting = _backlog(instance, parts)
     if as_json:
-        print(_json(instance, api_url, gateway_url, parts))
+        print(_json(instance, api_url, gateway_url, parts, waiting))
     else:
-        _print_table(instance, api_url, gateway_url, parts)
+        _print_table(instance, api_url, gateway_url, parts, waiting)
     return 0 if all(part.is_healthy for part in parts) and api_url else 1
 
 
-def _json(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> str:
+def _backlog(instance: Instance, parts: Sequence[PartStatus]) -> Backlog | None:
+    """None where nobody can be asked: Postgres is away, or has no tables yet."""
+    if not any(part.name == instance.postgres_primary and part.health == "ok" for part in parts):
+        return None
+    adopt_settings(instance)
+    try:
+        with closing(Server(settings().database_url)) as server:
+            return backlog(server)
+    except (DatabaseAway, DatabaseBusy, DatabaseError):
+        return None
+
+
+def _events(waiting: Backlog | None) -> str:
+    if waiting is None:
+        return "not known: the database cannot be asked"
+    if not waiting.count:
+        return "all published"
+    aside = f", {waiting.set_aside} of them set aside" if waiting.set_aside else ""
+    return f"{waiting.count:,} wait to be published{aside}, the oldest for {waiting.oldest_age_s:.1f} s"
+
+
+def _json(
+    instance: Instance,
+    api_url: str | None,
+    gateway_url: str | None,
+    parts: Sequence[PartStatus],
+    waiting: Backlog | None,
+) -> str:
     shown = ("name", "host", "port", "pid", "health", "role", "log")
     rows = [{key: getattr(part, key) for key in shown} for part in parts]
     shape = {
@@ -38,13 +74,20 @@ def _json(instance: Instance, api_url: str | None, gateway_url: str | None, part
         "api_url": api_url,
         "gateway_url": gateway_url,
         "hot": is_hot(instance),
+        "outbox": asdict(waiting) if waiting else None,
         "brokers": None if instance.external_kafka else instance.broker_count,
         "parts": rows,
     }
     return json.dumps(shape, indent=2)
 
 
-def _print_table(instance: Instance, api_url: str | None, gateway_url: str | None, parts: Sequence[PartStatus]) -> None:
+def _print_table(
+    instance: Instance,
+    api_url: str | None,
+    gateway_url: str | None,
+    parts: Sequence[PartStatus],
+    waiting: Backlog | None,
+) -> None:
     rows = [_HEADINGS, *(_row(instance, part) for part in parts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     print(f"instance {instance.name}")
@@ -54,6 +97,7 @@ def _print_table(instance: Instance, api_url: str | None, gateway_url: str | Non
     print(f"gateway  {gateway_url or 'not running'}")
     if api_url:
         print(f"code     {_HOT if is_hot(instance) else _PACKAGED}")
+    print(f"events   {_events(waiting)}")
     print(f"Kafka    {_brokers(instance)}")
 
 

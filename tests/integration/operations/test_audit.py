@@ -8,7 +8,7 @@ from booking import seats
 from booking.operations.audit import AuditImpossible, Auditor, Verdict
 from booking.platform.postgres import primary
 from support.gateways import SimulatedGateway
-from support.shop import Shop
+from support.shop import Shop, confirm_without_gateway
 
 Audit = Callable[[], Verdict]
 
@@ -45,25 +45,6 @@ def force(*statements: str) -> None:
     """Change tables that only functions may change, with their triggers off."""
     for statement in statements:
         primary().rows(statement)
-
-
-def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone") -> str:
-    """A confirmed reservation in the database alone; no gateway's book knows of it."""
-    held = shop.hold(numbers, name)
-    attempt = shop.attempt(name)
-    begun = primary().document(
-        "select begin_payment(:person, :key, 'x', cast(:concert as bigint), cast(:id as uuid), 'danal', 'card', 60)"
-        "::text",
-        person=attempt.shopper.person,
-        key=attempt.key,
-        concert=shop.concert_id,
-        id=held["reservation_id"],
-    )
-    primary().rows(
-        "select settle_payment(cast(:id as uuid), 'danal', 'captured', 'captured', 60, 'test')",
-        id=begun["payment"]["payment_id"],
-    )
-    return str(held["reservation_id"])
 
 
 def test_a_sound_sale_passes(shop: Shop, danal: SimulatedGateway, audit: Audit) -> None:

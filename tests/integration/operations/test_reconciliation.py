@@ -82,7 +82,7 @@ def begin(shop: Shop, held: dict[str, str]) -> str:
 
 def settle(payment_id: str, outcome: str) -> None:
     primary().rows(
-        "select settle_payment(cast(:id as uuid), :outcome, 'x', 60, 'test')", id=payment_id, outcome=outcome
+        "select settle_payment(cast(:id as uuid), 'danal', :outcome, 'x', 60, 'test')", id=payment_id, outcome=outcome
     )
 
 

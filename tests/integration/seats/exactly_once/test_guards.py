@@ -416,7 +416,7 @@ CONTROLS = [
     control(
         a_payment_is_settled_twice,
         Out("settle_payment", "v_payment.status <> 'pending' or "),
-        reported="I7",
+        reported="I6 I7",
     ),
     control(
         a_reservation_is_paid_twice_at_once, ONE_LIVE_PAYMENT, PAY_PAUSE, *PAYER_LOCKS, name="one live payment alone"
