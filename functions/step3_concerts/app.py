@@ -14,7 +14,7 @@ app = StepApp("step3_concerts")
 @app.route("/concerts")
 def list_concerts() -> Response:
     query: Mapping[str, str] = app.request.query_params or {}
-    page = concerts.list_concerts(query.get("limit"), query.get("cursor"))
+    page = concerts.list_concerts(query.get("limit"), query.get("cursor"), query.get("order"))
     return answer_with_etag(app, encode(page), {"Cache-Control": CACHE_CONTROL})
 
 

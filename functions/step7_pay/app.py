@@ -34,5 +34,5 @@ def pay(reservation_id: str) -> Response:
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
     paid = payment.pay(Attempt(shopper, key, request_hash(reservation_id, request)), reservation_id, request.method)
     if paid.pending:
-        return answer(paid.payment | {"options": payment.OPTIONS}, 202, {"Retry-After": str(POLL_AFTER_S)})
+        return answer(paid.payment, 202, {"Retry-After": str(POLL_AFTER_S)})
     return answer(paid.payment, 201)

@@ -16,6 +16,8 @@ from encore_stack.ports import DEFAULT_PORTS, HOST, port_owner
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 TOPIC_PARTITIONS = 12
+"""Of each topic, unless ENCORE_TOPIC_PARTITIONS says otherwise. A topic that has more keeps them."""
+
 BROKERS = ("kafka", "kafka2", "kafka3")
 """The parts that are Kafka brokers; an instance has the first one or all three."""
 
@@ -54,6 +56,7 @@ PART_MARKER = "ENCORE_STACK_PART"
 """Environment variable of every process of a part: the part's name."""
 
 _UNIX_SOCKET_PATH_MAX = 100
+_TOPIC_PARTITIONS_MAX = 200
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 
@@ -76,6 +79,8 @@ class Instance:
     """How Redis is run: a key of ``REDIS_SERVERS``."""
     replication: str = "async"
     """How Postgres replicates: one of ``REPLICATIONS``."""
+    topic_partitions: int = TOPIC_PARTITIONS
+    """Of each Kafka topic; the poller's invocations at once rise with it."""
 
     @classmethod
     def load_existing(cls) -> "Instance":
@@ -101,6 +106,7 @@ class Instance:
         instance.broker_count = int(config.get("brokers", 1))
         instance.redis_topology = str(config.get("redis", "single"))
         instance.replication = str(config.get("replication", "async"))
+        instance.topic_partitions = _topic_partitions(int(config.get("topic_partitions", TOPIC_PARTITIONS)))
         return instance
 
     def choose_kafka(self, broker_count: int | None = None) -> None:
@@ -167,6 +173,11 @@ class Instance:
     def tmp_dir(self) -> Path:
         return self.dir / "tmp"
 
+    @property
+    def notices_dir(self) -> Path:
+        """Where the stand-in of the notifier writes what people are told."""
+        return self.dir / "notices"
+
     def data_dir(self, part: str) -> Path:
         return self.dir / "data" / part
 
@@ -203,6 +214,7 @@ class Instance:
             "brokers": self.broker_count,
             "redis": self.redis_topology,
             "replication": self.replication,
+            "topic_partitions": self.topic_partitions,
         }
         write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
 
@@ -231,7 +243,7 @@ class Instance:
 
     def database_url(self, *parts: str) -> str:
         """The database on these servers; on all of them unless told otherwise: who connects finds the primary."""
-        servers = self._addresses(parts or POSTGRES_SERVERS)
+        servers = self.addresses(parts or POSTGRES_SERVERS)
         return f"postgresql://encore:{self.secrets()['database_password']}@{servers}/encore"
 
     @property
@@ -299,25 +311,26 @@ class Instance:
 
     @property
     def kafka_bootstrap_servers(self) -> str:
-        return self.external_kafka or self._addresses(self.brokers)
+        return self.external_kafka or self.addresses(self.brokers)
 
     def redis_urls(self, database: int = 0) -> dict[str, str]:
         """Where the line (``queue``), the locks and the cache are. A cluster has no databases but the first."""
         endpoints = ("queue", "locks", "cache")
         if self.redis_topology == "split":
             servers = zip(endpoints, self.redis_servers, strict=True)
-            return {endpoint: f"redis://{self._addresses([server])}/{database}" for endpoint, server in servers}
+            return {endpoint: f"redis://{self.addresses([server])}/{database}" for endpoint, server in servers}
         return dict.fromkeys(endpoints, self._shared_redis_url(database))
 
     def _shared_redis_url(self, database: int) -> str:
         match self.redis_topology:
             case "sentinel":
-                return f"redis+sentinel://{self._addresses(self.sentinels)}/{SENTINEL_SERVICE}/{database}"
+                return f"redis+sentinel://{self.addresses(self.sentinels)}/{SENTINEL_SERVICE}/{database}"
             case "cluster":
-                return f"redis+cluster://{self._addresses(self.redis_servers)}"
-        return f"redis://{self._addresses(self.redis_servers)}/{database}"
+                return f"redis+cluster://{self.addresses(self.redis_servers)}"
+        return f"redis://{self.addresses(self.redis_servers)}/{database}"
 
-    def _addresses(self, parts: Sequence[str]) -> str:
+    def addresses(self, parts: Sequence[str]) -> str:
+        """host:port of these parts, with commas."""
         return ",".join(f"{HOST}:{self.ports[name]}" for name in parts)
 
 
@@ -334,6 +347,8 @@ def function_environment(instance: Instance) -> dict[str, str]:
         "ENCORE_KAFKA_BOOTSTRAP_SERVERS": instance.kafka_bootstrap_servers,
         "ENCORE_RESERVATION_TOPIC": instance.reservation_topic,
         "ENCORE_DEAD_LETTER_TOPIC": instance.dead_letter_topic,
+        "ENCORE_TOPIC_PARTITIONS": str(instance.topic_partitions),
+        "ENCORE_NOTICES_URL": instance.notices_dir.as_uri(),
         "ENCORE_DANAL_URL": instance.url("danal"),
         "ENCORE_PAYCO_URL": instance.url("payco"),
         "ENCORE_TOKEN_KEYS": secret_values["token_keys"],
@@ -359,6 +374,14 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
         file.write(text)
     draft.replace(path)
+
+
+def _topic_partitions(before: int) -> int:
+    """What ENCORE_TOPIC_PARTITIONS says, else what it was. Raises BadInstance."""
+    text = os.environ.get("ENCORE_TOPIC_PARTITIONS") or str(before)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _TOPIC_PARTITIONS_MAX):
+        raise BadInstance(f"ENCORE_TOPIC_PARTITIONS must be a number from 1 to {_TOPIC_PARTITIONS_MAX}: {text!r}")
+    return int(text)
 
 
 def _brokers(count: int) -> str:

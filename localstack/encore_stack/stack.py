@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from encore_stack.instance import POSTGRES_SERVERS, REDIS_PARTS, SENTINELS, BadInstance, Instance
+from aiokafka.errors import KafkaError
+
+from encore_stack import kafka_replicas
+from encore_stack.instance import BROKERS, POSTGRES_SERVERS, REDIS_PARTS, SENTINELS, BadInstance, Instance
 from encore_stack.parts import PART_NAMES, PARTS, Part, PartError, Unhealthy, part_named, postgres, with_needs
 from encore_stack.ports import DEFAULT_PORTS, HOST, PortClaims, choose_ports, port_owner
 from encore_stack.processes import end_strays, find_strays, is_alive
@@ -21,6 +24,7 @@ _LOOK_S_MAX = 1.0
 _LOG_TAIL_LINES = 15
 _STARTS_MAX = 3
 """A part that ends this often before it was healthy once is not going to be."""
+_MOVED_S_MAX = 60.0
 _STOP_FIRST = ("poller", "gateway", "localstack", *SENTINELS)
 """These work on the others, or watch them: they end before those."""
 
@@ -238,6 +242,34 @@ class Stack:
                 raise StackError(f"{name}: {error}") from error
         return before
 
+    def isolate(self, name: str) -> int:
+        """Move all leaders and replicas off a Kafka broker that is slow but alive; how many partitions it had.
+
+        It stays in the cluster with nothing to do until `rejoin`. Raises KeyError, StackError.
+        """
+        self._among_brokers(name)
+        others = [other for other in self.instance.brokers if other != name]
+        node = BROKERS.index(name) + 1
+        with self.locked(), _kafka_faults(name):
+            return kafka_replicas.move_off(self.instance.addresses(others), node, _MOVED_S_MAX)
+
+    def rejoin(self, name: str) -> int:
+        """Give a broker its replicas back and wait until they are in sync; how many partitions lacked one.
+
+        Raises KeyError, StackError.
+        """
+        self._among_brokers(name)
+        nodes = [BROKERS.index(broker) + 1 for broker in self.instance.brokers]
+        with self.locked(), _kafka_faults(name):
+            return kafka_replicas.move_back(self.instance.kafka_bootstrap_servers, nodes, _MOVED_S_MAX)
+
+    def _among_brokers(self, name: str) -> None:
+        self._present(name)
+        if name not in BROKERS:
+            raise StackError(f"{name} has no replicas to move: {', '.join(self.instance.brokers)} have")
+        if self.instance.broker_count == 1:
+            raise StackError(f"{name} is the only broker: there is none to move its partitions to")
+
     def _end_primary(self, name: str) -> None:
         """Cleanly where it answers, else at once: nothing of it may go on answering."""
         try:
@@ -332,6 +364,15 @@ class Stack:
         with (self.instance.dir.parent / f".{self.instance.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+@contextmanager
+def _kafka_faults(name: str) -> Iterator[None]:
+    """Faults of the brokers as StackError."""
+    try:
+        yield
+    except (kafka_replicas.CannotMove, KafkaError, OSError, TimeoutError) as error:
+        raise StackError(f"{name}: {error or type(error).__name__}") from error
 
 
 __all__ = ["DEFAULT_PORTS", "PartStatus", "Stack", "StackError"]

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from encore_stack.deployment.template import Template, TemplateError
 
-_POLLERS_DEFAULT = 4
+_PARTITIONS_PER_POLLER = 3
+"""AWS's pollers have partitions of their own, so there may be as many as those; ours takes from all of them, and a
+third of that is what the emulator's environments (8) bear: four at once for twelve partitions."""
 
 
 class BadSettings(Exception):
@@ -29,7 +31,7 @@ class Mapping:
     starting_position: str = "TRIM_HORIZON"
     partial_batch_failures: bool = True
     bisect_on_error: bool = False
-    pollers_max: int = _POLLERS_DEFAULT
+    pollers_max: int = 4
     """Invocations at once, over all partitions."""
     timeout_s: float = 60
     """The function's own time limit; an invocation is given a little more."""
@@ -81,6 +83,7 @@ def _mappings_of_template(environ: MappingOf[str, str]) -> Sequence[Mapping]:
                 batching_window_s=source.batch_window_s,
                 starting_position=source.starting_position,
                 partial_batch_failures=source.partial_batch_failures,
+                pollers_max=max(1, source.pollers_max // _PARTITIONS_PER_POLLER),
                 timeout_s=template.function(source.function).timeout_s,
             )
             for source in template.kafka_sources

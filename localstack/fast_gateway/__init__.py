@@ -6,6 +6,8 @@ What it leaves out: no Lambda layer, no cold start, no environment per request, 
 it but not enforced. Figures measured here are the bundle's; report them apart from LocalStack's.
 
 Run it with `python -m fast_gateway` (PYTHONPATH=localstack:layers/booking, the functions' ENCORE_* environment).
-ENCORE_GATEWAY_PORT (8000), ENCORE_GATEWAY_WORKERS (2) and ENCORE_GATEWAY_THREADS (16 in each worker) set it up.
+ENCORE_GATEWAY_PORT (8000), ENCORE_GATEWAY_WORKERS (2), and for each worker ENCORE_GATEWAY_THREADS (512 at most:
+requests at once, with those that wait for a payment firm) and ENCORE_GATEWAY_CONNECTIONS (16 to each Postgres server)
+set it up.
 `GET /healthz` is its own; every other path is the template's.
 """

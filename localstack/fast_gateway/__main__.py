@@ -13,6 +13,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, RuntimeModes
 from granian.log import LogLevels
 
+from booking.platform.postgres import share_connections
 from encore_stack.deployment.template import TemplateError
 from fast_gateway.settings import Settings, read_settings
 
@@ -75,17 +76,16 @@ def _ask_for(what: str, ask: Callable[[], None]) -> None:
 
 def serve(settings: Settings, application: str = "fast_gateway.wsgi:app") -> None:
     """Serve the WSGI application ``module:name`` until SIGTERM."""
+    share_connections(settings.connections)
     server: Any = _Pinned(
         application,
         address=HOST,
         port=settings.port,
         interface=Interfaces.WSGI,
         workers=settings.workers,
-        blocking_threads=settings.threads,
+        blocking_threads=settings.threads,  # at most: it starts one when a request finds none that is free
         # What waits for a thread waits here, not in the kernel's queue; beyond it new connections wait to be accepted.
         backlog=4096,
-        # A thread keeps its connections to Postgres and Redis: do not end it for being idle a while.
-        blocking_threads_idle_timeout=600,
         http=HTTPModes.http1,
         websockets=False,
         # Beside st on a busy 2-core machine: as many empty requests, 4-37 % more with a Redis call, p99 a third.

@@ -12,7 +12,9 @@ class Settings:
     port: int
     workers: int
     threads: int
-    """In each worker: that many requests at once, each with its own connections."""
+    """In each worker at most: so many requests at once, those included that wait for a payment firm."""
+    connections: int
+    """In each worker to each Postgres server: its threads share them, a statement at a time."""
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -20,7 +22,8 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         port=_positive(environ, "ENCORE_GATEWAY_PORT", 8000),
         workers=_positive(environ, "ENCORE_GATEWAY_WORKERS", 2),
-        threads=_positive(environ, "ENCORE_GATEWAY_THREADS", 16),
+        threads=_positive(environ, "ENCORE_GATEWAY_THREADS", 512),
+        connections=_positive(environ, "ENCORE_GATEWAY_CONNECTIONS", 16),
     )
 
 

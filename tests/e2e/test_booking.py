@@ -123,7 +123,7 @@ def test_a_correlation_id_goes_from_the_request_to_the_consumers_log(http: httpx
     http.headers["X-Correlation-Id"] = correlation_id = secrets.token_hex(8)
     reserved = person.reserve(202, [first_free_seat(person, 202)])
     assert reserved.headers["x-correlation-id"] == correlation_id
-    log = instance.log_dir / "functions" / "encore-on_reservation_events.log"
+    log = instance.log_dir / "functions" / "encore-on_reservation_events_issue_tickets.log"
 
     wait_for(lambda: {"log": log.read_text()}, lambda shown: correlation_id in shown["log"])
 

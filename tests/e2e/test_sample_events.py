@@ -48,12 +48,12 @@ def test_invoke_shows_the_answer_and_the_log(run_script: Script) -> None:
 
 
 def test_invoke_shows_an_error_as_the_function_raised_it(run_script: Script) -> None:
-    done = run_script("invoke", "on_reservation_events", "not_an_event")
+    done = run_script("invoke", "issue_tickets", "not_an_event")
 
     assert done.returncode == 1
     assert done.stdout == ""
     assert "BatchProcessingError: All records failed processing" in done.stderr
-    assert 'File "booking/tickets/consumer.py"' in done.stderr
+    assert 'File "booking/events/consumer.py"' in done.stderr
     assert done.stderr.count("BatchProcessingError:") == 1, "the log repeats the error"
 
 

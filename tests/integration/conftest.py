@@ -6,6 +6,7 @@ The test stack (``ENCORE_INSTANCE=test``) is brought up by ``scripts/test``. Its
 
 import gc
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -19,8 +20,11 @@ from booking.platform import postgres
 from booking.platform.migrate import migrate
 from booking.platform.settings import settings
 from booking.queue import scripts
+from booking.tickets.relay import Relay
 from encore_stack.instance import Instance, function_environment
 from encore_stack.stack import Stack
+from support.circuits import forget_circuits
+from support.events import create_topics
 from support.gateways import SimulatedGateway, start_gateway
 from support.line import Clock, Line, own_clock
 from support.redis import RedisStacks, heal
@@ -124,9 +128,22 @@ def gateways(make_gateways: Callable[[], dict[str, SimulatedGateway]]) -> dict[s
 
 
 @pytest.fixture
-def danal(gateways: dict[str, SimulatedGateway]) -> Iterator[SimulatedGateway]:
-    yield gateways["danal"]
-    gateways["danal"].well()
+def firms(gateways: dict[str, SimulatedGateway]) -> Iterator[dict[str, SimulatedGateway]]:
+    """Both payment firms: well again afterwards, and nobody remembers that they were not."""
+    yield gateways
+    for each in gateways.values():
+        each.well()
+    forget_circuits()
+
+
+@pytest.fixture
+def danal(firms: dict[str, SimulatedGateway]) -> SimulatedGateway:
+    return firms["danal"]
+
+
+@pytest.fixture
+def payco(firms: dict[str, SimulatedGateway]) -> SimulatedGateway:
+    return firms["payco"]
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +186,21 @@ def gateway_app() -> Callable[..., object]:
 def http(gateway_app: Callable[..., object]) -> Iterator[httpx.Client]:
     with httpx.Client(transport=httpx.WSGITransport(app=gateway_app), base_url="http://encore/") as client:  # type: ignore[arg-type]
         yield client
+
+
+@pytest.fixture
+def topic(instance: Instance, use_settings: Callable[..., None]) -> str:
+    """A topic of this test's own, and its dead-letter topic."""
+    name = f"test-{uuid.uuid4().hex}"
+    create_topics(instance.kafka_bootstrap_servers, name, f"{name}.dead-letter")
+    use_settings(reservation_topic=name, dead_letter_topic=f"{name}.dead-letter")
+    return name
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    with Relay() as relay:
+        yield relay
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import httpx
 from encore_stack.instance import PROJECT_DIR
 
 _WAIT_S_MAX = 30
-_THREADS = 8
-"""Of each worker, each with a connection to Postgres, which takes 200."""
+_CONNECTIONS = 8
+"""Of each worker to Postgres, which takes 200."""
 _WRONG_CLOCK = """\
 import time
 _right = time.time
@@ -37,7 +37,7 @@ class GatewayProcess:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "ENCORE_GATEWAY_PORT": str(port),
             "ENCORE_GATEWAY_WORKERS": str(workers),
-            "ENCORE_GATEWAY_THREADS": str(_THREADS),
+            "ENCORE_GATEWAY_CONNECTIONS": str(_CONNECTIONS),
             **{f"ENCORE_{name.upper()}": value for name, value in settings.items()},
         }
         self.url = f"http://127.0.0.1:{port}/"

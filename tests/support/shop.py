@@ -156,7 +156,9 @@ class Shop:
                 update seat_ledger set held_until = held_until - interval '%s', at = at - interval '%s'
                     where schedule_id = %d;
                 update payment p set created_at = p.created_at - interval '%s',
-                    deadline_at = p.deadline_at - interval '%s', settled_at = p.settled_at - interval '%s'
+                    deadline_at = p.deadline_at - interval '%s', settled_at = p.settled_at - interval '%s',
+                    pending_at = p.pending_at - interval '%s', turned_at = p.turned_at - interval '%s',
+                    captured_at = p.captured_at - interval '%s'
                     from reservation r where r.id = p.reservation_id and r.schedule_id = %d;
                 alter table seat_ledger enable trigger append_only;
             end $$
@@ -183,7 +185,7 @@ def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone
         id=held["reservation_id"],
     )
     primary().rows(
-        "select settle_payment(cast(:id as uuid), 'captured', 'captured', 60, 'test')",
+        "select settle_payment(cast(:id as uuid), 'danal', 'captured', 'captured', 60, 'test')",
         id=begun["payment"]["payment_id"],
     )
     return str(held["reservation_id"])
@@ -201,8 +203,9 @@ def lapse(run: Callable[[str], object], reservation_id: str, ago: str = "1 hour"
             update seat set held_until = held_until - interval '1 hour' where reservation_id = '%s';
             update seat_ledger set held_until = held_until - interval '1 hour', at = at - interval '1 hour'
                 where reservation_id = '%s';
-            update payment set created_at = created_at - interval '1 hour',
-                deadline_at = deadline_at - interval '1 hour' where reservation_id = '%s';
+            update payment set created_at = created_at - interval '1 hour', pending_at = pending_at - interval '1 hour',
+                turned_at = turned_at - interval '1 hour', deadline_at = deadline_at - interval '1 hour'
+                where reservation_id = '%s';
             alter table seat_ledger enable trigger append_only;
         end $$
         """.replace("%s", str(uuid.UUID(reservation_id))).replace("1 hour", ago)

@@ -26,6 +26,7 @@ PARAMETERS = {
     "KafkaBootstrapServers": "127.0.0.1:4",
     "DanalUrl": "http://127.0.0.1:5",
     "PaycoUrl": "http://127.0.0.1:6",
+    "NoticesUrl": "file:///tmp/encore/notices",
 }
 SECRETS = {
     "database_url": "postgresql://encore:pw@127.0.0.1:7/encore",
@@ -111,9 +112,14 @@ def test_a_function_is_named_after_its_folder(function: Function) -> None:
 
 def test_background_loops_run_every_minute_two_at_a_time() -> None:
     loops = [function for function in TEMPLATE.functions if function.name.startswith("every_minute_")]
-    assert len(loops) == 5
+    assert len(loops) == 7
     for loop in loops:
         assert (loop.schedules, loop.timeout_s, loop.reserved_concurrency) == (("rate(1 minute)",), 90, 2)
+
+
+def test_reconciliation_runs_every_hour_one_at_a_time() -> None:
+    (job,) = [function for function in TEMPLATE.functions if function.name.startswith("every_hour_")]
+    assert (job.schedules, job.reserved_concurrency) == (("rate(1 hour)",), 1)
 
 
 @pytest.mark.parametrize("function", each_function())
@@ -219,15 +225,32 @@ def test_open_trust_is_refused_on_aws() -> None:
     assert TEMPLATE.body["Parameters"]["Deployment"]["Default"] == "aws"
 
 
-def test_the_kafka_source_is_conditional_and_readable_for_the_poller() -> None:
-    (mapping,) = resources("AWS::Lambda::EventSourceMapping").values()
-    assert mapping["Condition"] == "HasMsk"
+def test_the_kafka_sources_are_conditional_and_readable_for_the_poller() -> None:
+    mappings = resources("AWS::Lambda::EventSourceMapping").values()
     assert not TEMPLATE.condition("HasMsk")
-    (source,) = TEMPLATE.kafka_sources
-    assert (source.function, source.topics) == ("on_reservation_events", ("reservation-events",))
-    assert (source.batch_size, source.starting_position) == (100, "TRIM_HORIZON")
-    assert source.partial_batch_failures
-    assert "OnFailure" in mapping["Properties"]["DestinationConfig"]
+    assert {mapping["Condition"] for mapping in mappings} == {"HasMsk"}
+    assert all("OnFailure" in mapping["Properties"]["DestinationConfig"] for mapping in mappings)
+    functions = ["on_reservation_events_issue_tickets", "on_reservation_events_count_sales"]
+    assert [source.function for source in TEMPLATE.kafka_sources] == functions
+    for source in TEMPLATE.kafka_sources:
+        assert source.topics == ("reservation-events",)
+        assert source.consumer_group == f"encore-{source.function}", "a group of its own"
+        assert (source.batch_size, source.starting_position) == (100, "TRIM_HORIZON")
+        assert source.partial_batch_failures
+
+
+def test_one_setting_raises_the_partitions_and_who_reads_them() -> None:
+    template = Template(TEMPLATE.path, {**PARAMETERS, "TopicPartitions": "48"}, SECRETS)
+    assert [source.pollers_max for source in TEMPLATE.kafka_sources] == [12, 12]
+    assert [source.pollers_max for source in template.kafka_sources] == [48, 48]
+
+
+def test_people_are_told_through_sns_on_aws_and_by_the_stand_in_elsewhere() -> None:
+    (topic,) = resources("AWS::SNS::Topic").values()
+    assert topic["Condition"] == "OnAws" and not TEMPLATE.condition("OnAws")
+    aws = Template(TEMPLATE.path, {**PARAMETERS, "Deployment": "aws"}, SECRETS)
+    told = [each.function("every_minute_send_notices").environment["ENCORE_NOTICES_URL"] for each in (TEMPLATE, aws)]
+    assert told == [PARAMETERS["NoticesUrl"], "NoticeTopic"]
 
 
 def test_the_api_has_a_fixed_id_and_stage() -> None:
@@ -292,7 +315,7 @@ def test_the_runtime_layers_lock_is_whole_and_names_no_host() -> None:
 
 
 def test_all_connections_together_leave_postgres_room() -> None:
-    """An environment, and a thread of the fast gateway, has one connection to a server; a loop one more: its lease."""
+    """An environment has one connection to a server, a worker of the fast gateway a few; a loop one more: its lease."""
     text = (PROJECT / "localstack/postgres/postgresql.conf").read_text()
     (maximum,) = re.findall(r"^max_connections\s*=\s*(\d+)", text, re.MULTILINE)
     connections = sum(
@@ -301,4 +324,4 @@ def test_all_connections_together_leave_postgres_room() -> None:
         for function in TEMPLATE.functions
     )
     gateway = read_settings({})
-    assert connections + gateway.workers * gateway.threads <= int(maximum) - CONNECTIONS_KEPT_FREE
+    assert connections + gateway.workers * gateway.connections <= int(maximum) - CONNECTIONS_KEPT_FREE

@@ -434,4 +434,4 @@ def test_stops_cleanly(server: Server) -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="ENCORE_GATEWAY_THREADS"):
         read_settings({"ENCORE_GATEWAY_THREADS": "many"})
-    assert (read_settings({}).workers, read_settings({}).threads) == (2, 16)
+    assert (read_settings({}).workers, read_settings({}).threads, read_settings({}).connections) == (2, 512, 16)

@@ -250,7 +250,7 @@ def test_a_request_is_followed_from_the_step_to_the_consumer(tmp_path: Path) -> 
     sources = [
         write(tmp_path, "step6_reserve", invocation("trying", line(1, "answered", "aaaa1111")),
               invocation("other", line(2, "answered", "aabb"))),
-        write(tmp_path, "on_reservation_events",
+        write(tmp_path, "on_reservation_events_issue_tickets",
               invocation(line(3, "applied other", "aabb"), line(4, "applied", "aaaa1111"))),
     ]  # fmt: skip
 

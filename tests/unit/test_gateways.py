@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from booking.payment.gateways import Charge, Gateway, Outcome
+from booking.payment.gateways.client import last_word
 
 _CHARGE = Charge("key", "order", 1, "KRW", "card")
 _TIMEOUT_S = 0.3
@@ -21,7 +22,8 @@ class _Settings:
 @pytest.fixture
 def firm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Gateway]]:
     """A firm that reads one request and sends these bytes, one piece after the other with a pause between them."""
-    monkeypatch.setattr("booking.payment.gateways.settings", _Settings)
+    monkeypatch.setattr("booking.payment.gateways.client.settings", _Settings)
+    monkeypatch.setattr("booking.payment.gateways.circuit.Circuit.guard", lambda _, ask, judged: ask())
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     listeners: list[socket.socket] = []
 
@@ -87,3 +89,16 @@ def test_a_refused_connection_sent_nothing(firm: Callable[..., Gateway]) -> None
         port = taken.getsockname()[1]
 
     assert Gateway("firm", f"http://127.0.0.1:{port}").charge(_CHARGE) is Outcome.NOT_SENT
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([Outcome.NOT_SENT, Outcome.NOT_SENT], Outcome.NOT_SENT),
+        ([Outcome.UNKNOWN, Outcome.NOT_SENT], Outcome.UNKNOWN),
+        ([Outcome.UNKNOWN, Outcome.NOT_SENT, Outcome.DECLINED], Outcome.DECLINED),
+        ([Outcome.NOT_SENT, Outcome.UNKNOWN], Outcome.UNKNOWN),
+    ],
+)
+def test_a_try_that_may_have_arrived_is_not_forgotten(outcomes: list[Outcome], said: Outcome) -> None:
+    assert last_word(outcomes) is said

@@ -92,7 +92,7 @@ def test_a_steps_sample_is_the_event_that_api_gateway_would_send(sample: Sample)
     assert (method, resource) in routes
 
 
-@each_sample("on_reservation_events")
+@each_sample("on_reservation_events_")
 def test_a_consumers_sample_has_the_shape_of_the_event_source(sample: Sample) -> None:
     event = event_from(sample.text, lambda name, argument: "filled-in")
     record = SimpleNamespace(
@@ -103,8 +103,8 @@ def test_a_consumers_sample_has_the_shape_of_the_event_source(sample: Sample) ->
     assert shape(event) == shape(msk.event_of([[record]], "arn", "127.0.0.1:1"))
 
 
-@each_sample("every_minute_")
-def test_a_loops_sample_is_a_scheduled_event_of_its_rule(sample: Sample) -> None:
+@each_sample("every_")
+def test_a_scheduled_functions_sample_is_a_scheduled_event_of_its_rule(sample: Sample) -> None:
     event = of(sample)
 
     assert (event["detail-type"], event["source"]) == ("Scheduled Event", "aws.events")

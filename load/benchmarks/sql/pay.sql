@@ -3,4 +3,4 @@ select begin_payment(s.person, 'pay', 'hash', s.concert_id, h.reservation_id, 'd
     -> 'payment' ->> 'payment_id' as payment_id
 from (select nextval('bench_payment') as n offset 0) next
 join bench_hold h using (n), bench_seat_at(h.n) s \gset
-select settle_payment(cast(:payment_id as uuid), 'captured', null, 60, 'bench')::text;
+select settle_payment(cast(:payment_id as uuid), 'danal', 'captured', null, 60, 'bench')::text;

@@ -15,7 +15,7 @@ import msgspec
 
 from booking.queue import read_pass, read_token
 from drills.harness.client import Client, Reply
-from drills.harness.people import Person, Told, Turn
+from drills.harness.people import Person, Ticket, Told, Turn
 from drills.harness.record import Answer, Outcome, Record, outcome_of
 
 _ARRIVALS_S = 0.02
@@ -84,8 +84,7 @@ class Crowd:
     record: Record = field(default_factory=Record)
     people: list[Person] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
-    tickets_s: list[float] = field(default_factory=list)
-    """From the payment's answer to the ticket, of each who fetched one."""
+    tickets: list[Ticket] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -257,8 +256,10 @@ class _Buyer:
             _, reply = await self._ask("reservation", "DELETE", path, bearer=self._token, accepted=self._or_gone(200))
             if reply.status == 200:
                 crowd.acknowledge("cancelled", path)
-        await self._pay(path)
-        await self._fetch_ticket(path)
+        while True:
+            await self._pay(path)
+            if await self._fetch_ticket(path):
+                return
 
     async def _reserve(self) -> str:
         """Looks at a map, picks, asks; where somebody was faster, again. The reservation's id."""
@@ -303,7 +304,8 @@ class _Buyer:
                 raise _GaveUp(f"step7_pay {_problem(reply)}")
             await asyncio.sleep(reply.retry_after_s or _TICKET_POLL_S)  # a twin of this request is still at it
 
-    async def _fetch_ticket(self, path: str) -> None:
+    async def _fetch_ticket(self, path: str) -> bool:
+        """Wait for it; False when a payment that was pending has come to nothing and the seats are only held again."""
         crowd = self._crowd
         paid_s = crowd.clock()
         while True:
@@ -311,8 +313,10 @@ class _Buyer:
             self._give_up_what_is_gone(reply)
             reservation = _json(reply)
             if "ticket" in reservation:
-                crowd.tickets_s.append(crowd.clock() - paid_s)
-                return
+                crowd.tickets.append(Ticket(paid_s, crowd.clock()))
+                return True
+            if reservation["status"] == "held":
+                return False
             if reservation["status"] not in ("confirmed", "paying"):
                 raise _GaveUp(f"paid, and the reservation is {reservation['status']}")
             await asyncio.sleep(_TICKET_POLL_S)

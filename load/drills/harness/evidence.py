@@ -3,12 +3,17 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from artillery.results import STEPS
-from drills.harness.people import Person, Told, Turn, turns_of
+from drills.harness.people import Person, Ticket, Told, Turn, turns_of
 from drills.harness.record import Answer, Outcome, Record
+from drills.harness.watch import Sample
+
+if TYPE_CHECKING:
+    from drills.harness.money import Movement
 
 MarkKind = Literal["begin", "break", "heal", "note", "end"]
 Phase = Literal["before", "during", "after"]
@@ -59,7 +64,11 @@ class Evidence:
     record: Record = field(default_factory=Record)
     people: Sequence[Person] = ()
     told: Sequence[Told] = ()
-    tickets_s: Sequence[float] = ()
+    tickets: Sequence[Ticket] = ()
+    samples: list[Sample] = field(default_factory=list)
+    """What could be seen of payments and events meanwhile."""
+    books: "Sequence[Movement] | None" = None
+    """The payment firms' books after the audit; None when they could not be read."""
     marks: list[Mark] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     """What the incident itself measured, by name."""
@@ -154,6 +163,36 @@ class Evidence:
                 took.append(answer.took_s * 1000)
         took.sort()
         return Latency(len(took), refused, broken, percentile(took, 0.5), percentile(took, 0.95), percentile(took, 1))
+
+    def pending_answers(self) -> Iterator[Answer]:
+        """The payments whose outcome was open when they were answered, from the break on."""
+        answers = self.record.select(steps=("step7_pay",), from_s=self.broke_s)
+        return (answer for answer in answers if answer.status == 202)
+
+    # -- what was watched --
+
+    def most(self, name: str, from_s: float | None = None, to_s: float = float("inf")) -> float | None:
+        """The highest value seen, from the break on unless told otherwise; None when it was never seen."""
+        since_s = self.broke_s if from_s is None else from_s
+        seen = (sample.values.get(name) for sample in self.samples if since_s <= sample.at_s < to_s)
+        return max((value for value in seen if value is not None), default=None)
+
+    def from_when(self, name: str, *, at_most: float, from_s: float) -> float | None:
+        """The first moment from which on it was that low to the end; None when the last look saw more."""
+        moment: float | None = None
+        for sample in reversed(self.samples):
+            if sample.at_s < from_s:
+                break
+            if (value := sample.values.get(name)) is None:
+                continue
+            if value > at_most:
+                return moment
+            moment = sample.at_s
+        return moment
+
+    def at_s(self, at: str) -> float:
+        """A moment in RFC 3339 on the drill's clock."""
+        return datetime.fromisoformat(at).timestamp() - self.start_us / 1e6
 
     # -- the line --
 

@@ -13,6 +13,14 @@ from pathlib import Path
 ETA_S, ETA_SHARE = 3.0, 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """When somebody's payment was answered, and when they had the ticket, in seconds since the drill began."""
+
+    paid_s: float
+    had_s: float
+
+
 @dataclass(slots=True)
 class Turn:
     """One way through the line. Times are in seconds since the drill began."""

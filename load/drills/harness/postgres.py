@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 import pg8000.native
 
 from booking.operations.failover import lost_charges, publish_again, refund
+from booking.payment.books import book_urls
 from booking.platform.postgres import Server
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
@@ -153,7 +154,7 @@ def _settle(figures: dict[str, float]) -> str:
 
 def _refund(figures: dict[str, float]) -> str:
     with closing(Server(settings().database_url, statement_timeout_ms=60_000)) as server:
-        found = lost_charges(server, {"danal": settings().danal_url, "payco": settings().payco_url})
+        found = lost_charges(server, book_urls())
     kept = sum(not refund(charge) for charge in found)
     figures["lost_charges"] = figures.get("lost_charges", 0) + len(found)
     figures["lost_charges_kept"] = kept

@@ -11,14 +11,18 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import httpx
+
 from artillery.report import Audit
 from drills.harness import report
 from drills.harness.crowd import Crowd
 from drills.harness.drill import Drill, Judged
 from drills.harness.evidence import FAILURES, Evidence, Mark
+from drills.harness.money import movements
 from drills.harness.people import Person
 from drills.harness.scene import IncidentFailed, Scene, tell
 from drills.harness.stage import RECORDS, Stage
+from drills.harness.watch import watch
 from encore_stack import progress
 from encore_stack.instance import PROJECT_DIR
 
@@ -38,6 +42,8 @@ def run_drill(stage: Stage, drill: Drill, *, target: str, duration_s: int, comma
         drill.afterwards(stage, evidence)
     with progress.step(f"the audit waits for work in flight, at most {AUDIT_SETTLE_S} s"):
         audit = _audit(stage)
+    with contextlib.suppress(httpx.HTTPError):
+        evidence.books = movements(stage.instance)
     judged: list[Judged] = drill.judge(evidence)
     outcome = report.Outcome(drill, target, started, command, evidence, judged, audit, stopped)
     folder = stage.instance.dir / RECORDS / f"{started:%Y%m%dT%H%M%SZ}-{drill.name}"
@@ -56,9 +62,13 @@ async def _play(stage: Stage, drill: Drill, target: str, longer: float) -> tuple
     seats = plan.people_max * _SEATS_EACH if plan.buys else 1
     concert = await asyncio.to_thread(stage.open_concert, drill.name, drill.gate, seats)
     crowd = Crowd(plan, concert, stage.url(target))
-    evidence = Evidence(time.time_ns() // 1000, crowd.record, crowd.people, crowd.told, crowd.tickets_s)
+    evidence = Evidence(time.time_ns() // 1000, crowd.record, crowd.people, crowd.told, crowd.tickets)
     _mark(evidence, Mark(crowd.clock(), "begin", _who_comes(drill)))
-    coming, telling = asyncio.create_task(crowd.come()), asyncio.create_task(_tell_status(crowd))
+    coming = asyncio.create_task(crowd.come())
+    looking = [
+        asyncio.create_task(_tell_status(crowd)),
+        asyncio.create_task(watch(stage.instance, crowd.clock, evidence.samples)),
+    ]
     stopped = ""
     try:
         async with asyncio.timeout(drill.duration_s * longer + _INCIDENT_LATE_S):
@@ -66,11 +76,13 @@ async def _play(stage: Stage, drill: Drill, target: str, longer: float) -> tuple
     except (IncidentFailed, TimeoutError) as fault:
         stopped = str(fault) or f"the incident had not ended {_INCIDENT_LATE_S} s after its time"
     finally:
+        await asyncio.to_thread(stage.undo.close)
         _mark(evidence, Mark(crowd.clock(), "end", "nobody comes any more; who waits goes home, who is inside pays"))
         await crowd.go_home()
-        telling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await telling
+        for task in looking:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await coming
     return evidence, stopped
 

@@ -37,6 +37,11 @@ class Scene:
         """What takes a while, beside the people: starting a server, asking it."""
         return await asyncio.to_thread(act)
 
+    def undo_later(self, undo: Callable[[], object]) -> None:
+        """Put right at the end what the incident is about to break, also when it is interrupted. Safe where it has done
+        so itself: the last that was broken is put right first."""
+        self.stage.undo.callback(undo)
+
     async def until(self, happened: Callable[[], bool], within_s: float, what: str) -> float:
         """Wait for something to be seen; the seconds it took. Raises IncidentFailed."""
         started_s = time.monotonic()

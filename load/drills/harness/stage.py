@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,6 +62,8 @@ class Stage:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.stack = Stack(instance)
+        self.undo = ExitStack()
+        """What puts right what an incident has broken; closed at its end."""
 
     def url(self, target: str) -> str:
         """The API behind ``target``: gateway or localstack."""
@@ -89,6 +92,12 @@ class Stage:
             raise StackError(f"{part} has no process to kill: see scripts/status")
         os.kill(process.pid, signal.SIGKILL)
         return process.pid
+
+    def kill_and_hold(self, part: str) -> int:
+        """Kill -9 the part's own process and keep it down until ``stack.start``; its id. Raises StackError."""
+        pid = self.kill(part)
+        self.stack.stop(part)
+        return pid
 
     @staticmethod
     def _await_concert(url: str) -> None:

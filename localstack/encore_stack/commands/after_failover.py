@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from booking.operations.audit import AuditImpossible
 from booking.operations.failover import lost_charges, publish_again, refund
+from booking.payment.books import BookUnreadable, book_urls
 from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
 from encore_stack.arguments import seconds_up_to
@@ -25,8 +25,8 @@ def run(arguments: Sequence[str]) -> int:
         if not options.look:
             count = publish_again(server, options.since)
             print(f"{count:,} events of the last {options.since:,} s are published again; each acts once")
-        found = lost_charges(server, {"danal": settings().danal_url, "payco": settings().payco_url})
-    except (AuditImpossible, DatabaseAway) as fault:
+        found = lost_charges(server, book_urls())
+    except (BookUnreadable, DatabaseAway) as fault:
         print(f"error: {fault}; is the stack up? see scripts/status", file=sys.stderr)
         return 2
     finally:

@@ -10,6 +10,7 @@ import msgspec
 
 from booking.operations.audit import INVARIANTS, AuditImpossible, Auditor, Verdict
 from booking.operations.topic import read_topic
+from booking.payment.books import book_urls
 from booking.platform.postgres import DatabaseAway
 from booking.platform.settings import settings
 from encore_stack.arguments import seconds_up_to
@@ -27,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     adopt_settings(Instance.load_existing())
     auditor = Auditor(
         settings().database_url,
-        [settings().danal_url, settings().payco_url],
+        book_urls().values(),
         read_topic=partial(read_topic, settings().kafka_bootstrap_servers, settings().reservation_topic),
         without=options.without or (),
     )

@@ -103,7 +103,8 @@ def _describe(drill: Drill) -> str:
     servers = f"Redis {topology.redis}, Postgres {topology.postgres}, {brokers}"
     bounds = "; ".join(map(str, [drill.felt, *drill.bounds]))
     asserted = textwrap.fill(f"asserts  {bounds}; the audit", _WIDTH, initial_indent="  ", subsequent_indent=" " * 11)
-    return f"{drill.name}\n  breaks   {drill.breaks}\n{asserted}\n  takes    {drill.duration_s} s on {servers}"
+    takes = f"{drill.duration_s} s, and about a minute more to start its servers, see people home and audit"
+    return f"{drill.name}\n  breaks   {drill.breaks}\n{asserted}\n  takes    {takes}; on {servers}"
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from encore_stack.stack import Stack
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="scripts/stack", description="Hold one part down, bring it back, or promote it."
+        prog="scripts/stack",
+        description="Hold one part down, bring it back, promote it, or take work off it.",
     )
-    parser.add_argument("action", choices=["stop", "start", "promote"])
+    parser.add_argument("action", choices=["stop", "start", "promote", "isolate", "rejoin"])
     parser.add_argument("part")
     options = parser.parse_args(arguments)
     if options.part not in PART_NAMES:
@@ -32,6 +33,14 @@ def run(arguments: Sequence[str]) -> int:
         with step(f"make {options.part} the primary; {before} stays down until 'scripts/stack start {before}'"):
             stack.promote(options.part)
         print(f"  if {before} was lost and replication was asynchronous: scripts/after-failover")
+    elif options.action == "isolate":
+        with step(f"move leaders and replicas off {options.part} until 'scripts/stack rejoin {options.part}'"):
+            moved = stack.isolate(options.part)
+        print(f"  {moved} partitions are on the other brokers alone")
+    elif options.action == "rejoin":
+        with step(f"give {options.part} its replicas back"):
+            moved = stack.rejoin(options.part)
+        print(f"  {moved} partitions are in sync on all brokers again")
     else:
         with step(f"start {options.part}"):
             stack.start(options.part)

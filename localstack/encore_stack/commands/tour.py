@@ -134,7 +134,7 @@ def _wait_for_ticket(visitor: Visitor, path: str, token: dict[str, str]) -> None
         time.sleep(_TICKET_POLL_S)
     raise TourEnded(
         f"the ticket: not issued within {_TICKET_WAIT_S_MAX} s; see scripts/status, and the logs of"
-        " every_minute_relay_outbox, the poller and on_reservation_events"
+        " every_minute_relay_outbox, the poller and on_reservation_events_issue_tickets"
     )
 
 

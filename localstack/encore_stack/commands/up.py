@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from threading import Event
 
 from encore_stack import progress
@@ -112,6 +113,7 @@ def _bring_up(stack: Stack, *, hot: bool = False) -> str:
     if instance.external_kafka:
         _create_topics(instance)
     _stop_gateway_of_older_code(stack)
+    _stop_poller_of_older_settings(stack)
     if not stack.is_running("localstack"):
         leave_deploying_to_up(instance)
     ready = {name: Event() for name in _SERVERS}
@@ -145,6 +147,17 @@ def _stop_gateway_of_older_code(stack: Stack) -> None:
     if stack.is_running("gateway") and known != digest:
         stack.supervisor.stop_part("gateway")
     instance.run_dir.mkdir(parents=True, exist_ok=True)
+    noted.write_text(digest)
+
+
+def _stop_poller_of_older_settings(stack: Stack) -> None:
+    """The poller reads its mappings once. It is started again with the other parts."""
+    instance = stack.instance
+    settings = f"{instance.topic_partitions} {(instance.project_dir / 'template.yaml').read_text()}"
+    digest = sha256(settings.encode()).hexdigest()
+    noted = instance.run_dir / "poller.settings"
+    if stack.is_running("poller") and not (noted.exists() and noted.read_text() == digest):
+        stack.supervisor.stop_part("poller")
     noted.write_text(digest)
 
 

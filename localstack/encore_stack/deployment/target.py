@@ -75,6 +75,8 @@ def target_of(instance: Instance, *, hot: bool = False) -> Target:
             "KafkaBootstrapServers": instance.kafka_bootstrap_servers,
             "ReservationTopic": instance.reservation_topic,
             "DeadLetterTopic": instance.dead_letter_topic,
+            "TopicPartitions": str(instance.topic_partitions),
+            "NoticesUrl": instance.notices_dir.as_uri(),
             "DanalUrl": instance.url("danal"),
             "PaycoUrl": instance.url("payco"),
         },

@@ -79,6 +79,8 @@ class KafkaSource:
     batch_window_s: float
     starting_position: str
     partial_batch_failures: bool
+    pollers_max: int
+    """How many of AWS's pollers read the topics at most; each has partitions of its own."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,7 @@ class Template:
                     batch_window_s=float(properties.get("MaximumBatchingWindowInSeconds", 0.5)),
                     starting_position=properties["StartingPosition"],
                     partial_batch_failures="ReportBatchItemFailures" in properties.get("FunctionResponseTypes", []),
+                    pollers_max=int(properties["ProvisionedPollerConfig"]["MaximumPollers"]),
                 )
             )
         return tuple(sources)

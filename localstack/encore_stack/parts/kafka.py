@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaClient
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from encore_stack.instance import (
     BROKERS,
     PROJECT_DIR,
-    TOPIC_PARTITIONS,
     Instance,
     write_atomically,
 )
@@ -142,10 +141,10 @@ async def _live_brokers(bootstrap_servers: str) -> set[int]:
 
 
 def create_topics(instance: Instance) -> None:
-    """Make the topics that are missing. Raises PartError."""
+    """Make the topics that are missing, and add partitions where there are fewer than wanted. Raises PartError."""
     topics = (instance.reservation_topic, instance.dead_letter_topic)
     try:
-        asyncio.run(_create_topics(instance.kafka_bootstrap_servers, topics))
+        asyncio.run(_create_topics(instance.kafka_bootstrap_servers, topics, instance.topic_partitions))
     except (KafkaError, OSError) as error:
         where = instance.kafka_bootstrap_servers
         raise PartError(
@@ -153,14 +152,14 @@ def create_topics(instance: Instance) -> None:
         ) from error
 
 
-async def _create_topics(bootstrap_servers: str, topics: Sequence[str]) -> None:
+async def _create_topics(bootstrap_servers: str, topics: Sequence[str], partitions: int) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
     try:
-        there = set(await admin.list_topics())
+        there = {name for name in await admin.list_topics() if name in topics}
         brokers = len((await admin.describe_cluster())["brokers"])
         missing = [
-            NewTopic(name=topic, num_partitions=TOPIC_PARTITIONS, replication_factor=min(3, brokers))
+            NewTopic(name=topic, num_partitions=partitions, replication_factor=min(3, brokers))
             for topic in topics
             if topic not in there
         ]
@@ -170,5 +169,11 @@ async def _create_topics(bootstrap_servers: str, topics: Sequence[str]) -> None:
                 for _topic, code, *_ in response.topic_errors:
                     if code:
                         raise for_code(code)()
+        described = await admin.describe_topics(sorted(there)) if there else []
+        narrow = {
+            each["topic"]: NewPartitions(partitions) for each in described if len(each["partitions"]) < partitions
+        }
+        if narrow:
+            await admin.create_partitions(narrow)
     finally:
         await admin.close()

@@ -40,6 +40,24 @@ def test_a_charge_whose_payment_was_lost_is_found_and_refunded(
     assert shop.show(held)["status"] == "confirmed"
 
 
+def test_a_charge_of_a_turn_that_was_lost_is_found(shop: Shop, danal: SimulatedGateway, server: Server) -> None:
+    held = shop.hold([1])
+    danal.faults(mode="refuse")
+    turned = shop.pay(held).payment
+    undo = (
+        "update payment set gateway = :at, turned_from = :was, turned_at = {}, turn_reason = {}"
+        " where id = cast(:id as uuid)"
+    )
+    primary().rows(undo.format("null", "null"), at="danal", was=None, id=turned["payment_id"])
+
+    firms = {"payco": settings().payco_url}
+    assert turned["payment_id"] in [charge.key for charge in lost_charges(server, firms)]
+
+    again = undo.format("now()", "'not-sent'")
+    primary().rows(again, at="payco", was="danal", id=turned["payment_id"])
+    assert turned["payment_id"] not in [charge.key for charge in lost_charges(server, firms)]
+
+
 def test_a_refund_whose_commit_was_lost_is_reported_and_settled_by_cancelling_once_more(
     shop: Shop, danal: SimulatedGateway, audit: Callable[[], Verdict]
 ) -> None:

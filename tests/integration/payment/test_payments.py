@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -17,27 +18,11 @@ from booking.queue import TurnOver
 from booking.seats import ReservationUnknown, release_hold
 from booking.seats.problems import HoldExpired, KeyReused, PaymentUnderWay
 from support.gateways import SimulatedGateway
+from support.payments import due_now, past_deadline
 from support.shop import PRICE, Shop, new_key
 from support.sound import SOUND
 
 Audit = Callable[[], Verdict]
-
-
-def due_now(reservation: dict[str, object]) -> None:
-    """Let the next check of the reservation's payment be due, as it is a few seconds later."""
-    primary().rows(
-        "update payment set next_check_at = clock_timestamp() where reservation_id = cast(:id as uuid)",
-        id=reservation["reservation_id"],
-    )
-
-
-def past_deadline(reservation: dict[str, object]) -> None:
-    """Let the payment's own deadline have passed, and its next check be due."""
-    primary().rows(
-        "update payment set deadline_at = clock_timestamp(), next_check_at = clock_timestamp()"
-        " where reservation_id = cast(:id as uuid)",
-        id=reservation["reservation_id"],
-    )
 
 
 def test_paying_confirms_the_reservation_and_sells_the_seats(shop: Shop, danal: SimulatedGateway, audit: Audit) -> None:
@@ -183,29 +168,37 @@ def test_who_looks_settles_when_the_next_check_is_due(
     assert payment.show_settled(held["reservation_id"], shop.shopper().person)["status"] == "confirmed"
 
 
-def test_a_gateway_that_refuses_leaves_the_payment_pending_and_is_asked_again(
-    shop: Shop, danal: SimulatedGateway, audit: Audit
+def nobody_answers(*firms: SimulatedGateway) -> None:
+    """The payment firms refuse connections."""
+    for firm in firms:
+        firm.faults(mode="refuse")
+
+
+def test_gateways_that_refuse_leave_the_payment_pending_and_are_asked_again(
+    shop: Shop, danal: SimulatedGateway, payco: SimulatedGateway, audit: Audit
 ) -> None:
     held = shop.hold([1])
-    danal.faults(mode="refuse")
+    nobody_answers(danal, payco)
     assert shop.pay(held).pending
+    assert shop.show(held)["payment"]["gateway"] == "payco"
 
     danal.well()
+    payco.well()
     due_now(held)
     assert payment.settle_due() >= 1
 
     assert shop.show(held)["status"] == "confirmed"
-    assert danal.charged(held["reservation_id"]) == PRICE
+    assert (danal.charged(held["reservation_id"]), payco.charged(held["reservation_id"])) == (0, PRICE)
     assert audit().violations == SOUND
 
 
 def test_past_its_deadline_an_unknown_payment_is_cancelled_by_key(
-    shop: Shop, danal: SimulatedGateway, audit: Audit
+    shop: Shop, danal: SimulatedGateway, payco: SimulatedGateway, audit: Audit
 ) -> None:
     held = shop.hold([1])
-    danal.faults(mode="refuse")
+    nobody_answers(danal, payco)
     shop.pay(held)
-    danal.well()
+    payco.well()
     past_deadline(held)
 
     assert payment.settle_due() >= 1
@@ -302,8 +295,8 @@ def test_a_capture_is_not_believed_while_the_payment_is_being_cancelled(
     held, person = shop.hold([1]), shop.shopper().person
     charge = Gateway.charge
 
-    def cancelled_meanwhile(gateway: Gateway, asked: Charge, patience_s: float | None = None) -> Outcome:
-        outcome = charge(gateway, asked, patience_s)
+    def cancelled_meanwhile(gateway: Gateway, asked: Charge, *how: Any, **asked_how: Any) -> Outcome:
+        outcome = charge(gateway, asked, *how, **asked_how)
         # The money is taken and the answer is on its way; now the person cancels, and it goes back.
         assert payment.cancel_reservation(held["reservation_id"], person)["status"] == "cancelled"
         return outcome
@@ -336,8 +329,8 @@ def test_a_function_that_dies_while_cancelling_leaves_the_rest_to_the_job(
     danal.well()
     cancel = Gateway.cancel
 
-    def killed_after(gateway: Gateway, key: str, patience_s: float | None = None) -> Outcome:
-        cancel(gateway, key, patience_s)
+    def killed_after(gateway: Gateway, key: str, **how: Any) -> Outcome:
+        cancel(gateway, key, **how)
         raise Killed
 
     with monkeypatch.context() as dying, pytest.raises(Killed):
@@ -372,13 +365,15 @@ def test_a_cancellation_that_the_firm_does_not_answer_is_carried_out_later(
     assert audit().violations == SOUND
 
 
-def test_a_lapsed_hold_is_not_revived_over_the_limit(shop: Shop, danal: SimulatedGateway, audit: Audit) -> None:
+def test_a_lapsed_hold_is_not_revived_over_the_limit(
+    shop: Shop, danal: SimulatedGateway, payco: SimulatedGateway, audit: Audit
+) -> None:
     held = shop.hold([1, 2, 3, 4])
-    danal.faults(mode="refuse")
+    nobody_answers(danal, payco)
     shop.pay(held)
     shop.lapse_within_cap(held)
     shop.hold([5, 6, 7, 8])
-    danal.well()
+    payco.well()
     past_deadline(held)
 
     payment.settle_due()
@@ -388,15 +383,15 @@ def test_a_lapsed_hold_is_not_revived_over_the_limit(shop: Shop, danal: Simulate
 
 
 def test_a_seat_that_went_through_other_hands_is_not_extended(
-    shop: Shop, danal: SimulatedGateway, audit: Audit
+    shop: Shop, danal: SimulatedGateway, payco: SimulatedGateway, audit: Audit
 ) -> None:
     held = shop.hold([1, 2], "slow")
-    danal.faults(mode="refuse")
+    nobody_answers(danal, payco)
     shop.pay(held, "slow")
     shop.lapse_within_cap(held)
     between = shop.hold([2], "quick")
     release_hold(between["reservation_id"], shop.shopper("quick").person)
-    danal.well()
+    payco.well()
     past_deadline(held)
 
     payment.settle_due()

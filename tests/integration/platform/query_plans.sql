@@ -12,6 +12,8 @@ select n, 1 + n % 50, now() + interval '30 days' from generate_series(1, 2000) n
 
 insert into schedule_sales (schedule_id, concert_id, seats_total) select id, concert_id, 150 from schedule;
 
+insert into concert_sales (concert_id, seats_sold) select n, n * 7 % 1000 from generate_series(1, 5000) n;
+
 insert into seat (schedule_id, number, section, row_label, price)
 select schedule_id, number, (array['R', 'S', 'A'])[1 + (number - 1) / 50], 1 + (number - 1) / 10 % 5, 100000
 from generate_series(1, 100) schedule_id, generate_series(1, 150) number;
@@ -58,13 +60,14 @@ select 'reservation.held', id, seq, created_at, 'test', jsonb_build_object('rese
        case when random() > 0.001 then created_at + interval '1 second' end
 from reservation, generate_series(1, 2) seq;
 
-insert into inbox (consumer, event_id, attempts, done_at) select 'tickets', event_id, 1, published_at from outbox;
+insert into inbox (consumer, event_id, attempts, done_at)
+select consumer, event_id, 1, published_at from outbox, unnest(array['tickets', 'sales']) consumer;
 
 insert into ticket (reservation_id, code, issued_at)
 select id, 'code ' || id, created_at from reservation where status = 'confirmed';
 
-insert into notice (event_id, reservation_id, person, kind, data, created_at)
-select event_id, reservation_id, 'person', type, data, occurred_at from outbox;
+insert into notice (event_id, reservation_id, person, kind, data, created_at, sent_at)
+select event_id, reservation_id, 'person', type, data, occurred_at, published_at from outbox;
 
 insert into admission (pass_id, concert_id, person, epoch, number, place, entered_after, admitted_at, claimed_at,
                        expires_at, ended_at, end_reason)

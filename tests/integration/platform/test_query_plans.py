@@ -6,6 +6,7 @@ plans are made for the values (as in the first calls of a connection) and once f
 """
 
 import re
+import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,11 +27,11 @@ from encore_stack.parts.postgres import connect
 
 _BOOKING = Path(booking.__file__).parent
 _BIG = re.compile(
-    r"(seat(_\d+)?|schedule|schedule_sales|reservation|seat_ledger|idempotency|payment|outbox|inbox|ticket|notice"
+    r"(seat(_\d+)?|schedule|schedule_sales|concert_sales|reservation|seat_ledger|idempotency|payment|outbox|inbox|ticket|notice"
     r"|admission|gate_change)\Z"
 )
-_READ_WHOLE = {"outbox_unpublished", "gate_change_started"}
-"""Partial indexes that hold only what is asked for."""
+_READ_WHOLE = {"outbox_unpublished", "notice_unsent", "gate_change_started", "concert_sales_best"}
+"""Indexes that hold only what is asked for, or are read in their order up to a limit."""
 _ADMINISTRATION = {"operations"}
 """The audit reads everything, and is meant to; the job that ends long locks reads what the server does."""
 
@@ -112,6 +113,10 @@ def book(planner: Planner) -> None:
     declined = begin_payment(planner, "buyer 3", hold(planner, "buyer 3", numbers=[45]))
     settle(planner, declined, "declined")
     paid = begin_payment(planner, "buyer 1", reservation_id)
+    planner.run(
+        "payment/turn_payment", payment_id=paid, left_gateway="payco", to_gateway="danal", correlation_id="test"
+    )
+    planner.run("payment/tell_pending", payment_id=paid, correlation_id="test")
     assert planner.run("payment/open_payment", reservation_id=reservation_id) == paid
     settle(planner, paid, "captured")
     tell_the_world(planner, reservation_id)
@@ -123,6 +128,7 @@ def book(planner: Planner) -> None:
 
 def read_catalogue(planner: Planner) -> None:
     planner.run("catalog/concerts", after=0, limit=21)
+    planner.run("catalog/best_selling", limit=10)
     planner.run("catalog/concert", concert_id=1)
     planner.run("catalog/schedules", concert_id=1)
     planner.run("catalog/seats_left", concert_id=1)
@@ -152,8 +158,8 @@ def begin_payment(planner: Planner, person: str, reservation_id: str) -> str:
 
 def settle(planner: Planner, payment_id: str, outcome: str) -> None:
     planner.run(
-        "payment/settle_payment", payment_id=payment_id, outcome=outcome, detail=outcome, hold_after_decline_s=6000,
-        correlation_id="test",
+        "payment/settle_payment", payment_id=payment_id, gateway="danal", outcome=outcome, detail=outcome,
+        hold_after_decline_s=6000, correlation_id="test", turn_to="payco", turn_s_min=30, deadline_s=120,
     )  # fmt: skip
 
 
@@ -164,23 +170,44 @@ def tell_the_world(planner: Planner, reservation_id: str) -> None:
     planner.run("tickets/backlog", limit=100_000)
     planner.run("tickets/prune_outbox", kept_s=86_400, limit=1_000)
     planner.run("tickets/prune_inbox", kept_s=86_400, limit=1_000)
-    for kind in ("reservation.held", "reservation.confirmed"):
-        planner.run(
-            "tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-00000000000" + str(len(kind) % 10),
-            type=kind, reservation_id=reservation_id, seq=0, data="{}", ticket_code="a new code",
-        )  # fmt: skip
-    planner.run("tickets/record_failure", event_id="00000000-0000-0000-0000-0000000000ff", error="test")
+    consume(planner, reservation_id, "reservation.held", "reservation.confirmed")
+    planner.run("tickets/unsent_notices", limit=500)
+    planner.run("tickets/mark_notices", tried=[_SOMEBODY_S], sent=[_SOMEBODY_S])
+    set_aside(planner)
+
+
+def consume(planner: Planner, reservation_id: str, *kinds: str) -> None:
+    events = [
+        {"event_id": str(uuid.uuid4()), "type": kind, "reservation_id": reservation_id, "seq": 0, "data": {},
+         "ticket_code": uuid.uuid4().hex}
+        for kind in kinds
+    ]  # fmt: skip
+    for consumer in ("tickets/issue_tickets", "sales/count_sales"):
+        planner.run(consumer, events=msgspec.json.encode(events).decode())
+
+
+def set_aside(planner: Planner) -> None:
+    record = {"topic": "events", "partition": 1, "offset": 1, "type": None, "correlation_id": "test"}
+    planner.run(
+        "events/fail_event", consumer="sales", event_id=_SOMEBODY_S, error="test", transient=True, attempts_max=1,
+        record=msgspec.json.encode(record).decode(), key=b"key", value=b"value", dead_letter_topic="dead",
+    )  # fmt: skip
+    planner.run("events/dead_letters", state="waiting", id=None, limit=9)
+    planner.run("events/dead_letter_record", id=1)
+    planner.run("events/redrive_dead_letters", ids=None, limit=9, backoff_s=0.0, redrives_max=9)
+    planner.run("events/count_dead_letters")
+    planner.run("events/discard_dead_letter", id=1, reason="test", discarded_by="test")
 
 
 def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) -> None:
     planner.run("payment/refund_reservation", cancellation._REFUND, person=person, reservation_id=reservation_id,
                 correlation_id="test")  # fmt: skip
     planner.run("payment/finish_refund", settlement._FINISH_REFUND, payment_id=payment_id, correlation_id="test")
-    planner.run("tickets/apply_reservation_event", event_id="00000000-0000-0000-0000-0000000000ee", data="{}", seq=0,
-                type="reservation.refunded", reservation_id=reservation_id, ticket_code="another code")  # fmt: skip
+    consume(planner, reservation_id, "reservation.refunded")
 
 
 def sweep(planner: Planner) -> None:
+    planner.run("payment/open_payments")
     planner.run("payment/claim_unsettled", limit=16, backoff_s_max=15)
     planner.run("payment/claim_payment", reservation_id=_SOMEBODY_S, backoff_s_max=15)
     claimed = planner.run("", "select id::text from payment where status = 'pending' limit 1")
@@ -264,6 +291,7 @@ def test_who_looks_at_a_pending_reservation_does_not_look_through_all_that_are_p
 _NEEDED_BY = {
     "schedule_of_concert": "catalog/schedules",
     "schedule_sales_of_concert": "catalog/concert",
+    "concert_sales_best": "catalog/best_selling",
     "reservation_of_person": "seats/hold_seats",
     "reservation_expiring": "seats/expire_next_hold",
     "seat_ledger_of_reservation": "seats/reservation",
@@ -273,10 +301,12 @@ _NEEDED_BY = {
     "outbox_unpublished": "tickets/unpublished_events",
     "outbox_published": "tickets/prune_outbox",
     "inbox_done": "tickets/prune_inbox",
+    "notice_unsent": "tickets/unsent_notices",
     "gate_change_of_concert": "queue/gate",
     "gate_change_started": "queue/running_lines",
 }
 _FOR_OTHER_DATA = {
+    "dead_letter_by_state",  # dead letters are few
     "admission_unexpired",  # a line that has been restarted: open_line asks for those still inside by older tokens
     "notice_of_reservation",  # who looks for what a person was told
     "outbox_set_aside",  # Kafka has refused many: without it the few that are unpublished are looked through twice

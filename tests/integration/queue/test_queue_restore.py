@@ -15,6 +15,7 @@ from booking.queue import leave_line, read_pass, read_token
 from booking.queue.admissions import copy_admissions, keep_lines_moving
 from booking.queue.gate import show_gate
 from booking.queue.line import LineClosed, TurnOver
+from support.redis import runs_on
 
 
 def test_first_start_needs_no_hold_and_is_recorded_once(open_line):
@@ -155,6 +156,7 @@ def test_a_claim_in_the_moment_that_was_lost_loses_nobody_the_pass(open_line):
 
 
 @pytest.mark.race
+@runs_on("cluster")
 def test_a_rush_that_loses_redis_twice(open_line, use_settings, audit):
     """Real time, many threads: who polls as told stays in front of who comes later, the shop is never too full."""
     use_settings(pass_ttl_s=3, rebuild_hold_s=2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from booking.payment import gateways as payment_gateways
+from booking.payment.gateways import firms
 from support.gateways import SimulatedGateway
 from support.redis import TOPOLOGIES
 
@@ -40,6 +40,6 @@ def gateways(
 ) -> Gateways:
     if redis_topology != _PARTITIONED:
         return gateways
-    monkeypatch.setattr(payment_gateways, "_gateways", {})  # this process knows the others by their names
+    monkeypatch.setattr(firms, "_gateways", {})  # this process knows the others by their names
     partitioned: Gateways = request.getfixturevalue("gateways_of_partitions")
     return partitioned

@@ -32,7 +32,7 @@ _AWAY = "postgresql://encore@127.0.0.1:1/encore"
 _REPLAYED = "m.replayed = cardinality(cast(:numbers as integer[]))"
 _ONLY_WHOLE = "if marked.whole then"
 _RISES = """        move_marker()
-        redis.call('DEL', KEYS[1])
+        redis.call('DEL', MAP, OVERTAKEN)
 """
 
 

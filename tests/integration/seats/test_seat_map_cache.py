@@ -13,9 +13,10 @@ import pytest
 from booking import payment, seats
 from booking.payment.problems import PaymentDeclined
 from booking.platform.postgres import primary
-from booking.platform.redis import Script, redis
+from booking.platform.redis import Script, redis, run_together
 from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
+from booking.platform.single_flight import HERE, WAIT
 from booking.seats import seat_map, seat_map_cache
 from booking.seats.holds import expire_holds
 from booking.seats.problems import PassOfAnotherConcert, ScheduleUnknown, SeatTaken
@@ -29,6 +30,7 @@ from support.trips import CountTrips
 _AWAY = "redis://127.0.0.1:1/0"
 _MARKER_CHECK = "local unmoved = before[2] == ARGV[3]"
 _ONE_READER = "if not reader or reader == ARGV[1] then"
+_READ_SINCE_I_CAME = "and overtaken_has(ARGV[5], ARGV[6])"
 
 
 def key(shop: Shop, name: str = "map") -> str:
@@ -401,6 +403,118 @@ def test_a_dead_readers_lock_ends_by_itself(shop: Shop) -> None:
 
     assert isinstance(claimed, seat_map_cache._Refill)
     assert 0 < redis("cache").pttl(key(shop, "reader")) <= 1_000
+
+
+# --- more changes than readings ------------------------------------------------------------------------------------
+
+
+class Waiter:
+    """Somebody who came while another was reading the map, look by look."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._keys = seat_map_keys(shop.concert_id)
+        what, self._made, self._moved = self._look("", "")
+        assert what == WAIT
+
+    def state(self, seat: int) -> str | None:
+        """Seat ``seat`` in the map that the next look brings, None when it is still to wait or to read."""
+        found = self._look(self._made, self._moved)
+        if found[0] != HERE:
+            return None
+        shown = json.loads(seat_map_cache._unpack(found[1]).body)
+        return str(shown["seats"][seat - 1]["state"])
+
+    def _look(self, made: str, moved: str) -> list[Any]:
+        reply: list[Any] = seat_map_cache._CLAIM(redis("cache"), self._keys, ["waiter", 1_000, 1_000, 0, made, moved])
+        return reply
+
+
+def begin_to_read(shop: Shop) -> Callable[[], None]:
+    """Somebody begins to read the map and has read it; what is returned lets them store it."""
+    refill = seat_map_cache._wait_or_claim(seat_map_keys(shop.concert_id))
+    assert isinstance(refill, seat_map_cache._Refill)
+    reading = seat_map.read_seat_map(shop.concert_id, refill.marked)
+    return lambda: seat_map_cache._finish(refill, reading)
+
+
+@pytest.mark.race
+def test_who_came_before_a_change_gets_the_map_that_it_has_overtaken(shop: Shop) -> None:
+    store = begin_to_read(shop)
+    waiter = Waiter(shop)
+    shop.hold([1])
+    store()
+
+    assert waiter.state(1) == "available"
+    assert shop.map_state(1) == "held"
+    shop.hold([2], "second")
+    assert waiter.state(1) == "held", "the newer of two overtaken maps is kept"
+
+
+@pytest.mark.race
+def test_who_came_after_a_change_does_not_get_the_map_that_it_has_overtaken(shop: Shop) -> None:
+    store = begin_to_read(shop)
+    shop.hold([1])
+    waiter = Waiter(shop)
+    store()
+
+    assert waiter.state(1) is None
+
+
+@pytest.mark.race
+def test_without_asking_when_it_was_read_the_overtaken_map_hides_the_change(
+    shop: Shop, weaken: Callable[..., None]
+) -> None:
+    weaken("_CLAIM", "claim_refill.lua", _READ_SINCE_I_CAME, "and redis.call('EXISTS', OVERTAKEN) == 1")
+    store = begin_to_read(shop)
+    shop.hold([1])
+    waiter = Waiter(shop)
+    store()
+
+    assert waiter.state(1) == "available", "the race proves nothing: the overtaken map was not there"
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("forget", ["an unknown change", "a switch to the database", "a wipe"])
+def test_an_overtaken_map_does_not_outlive(shop: Shop, forget: str) -> None:
+    store = begin_to_read(shop)
+    waiter = Waiter(shop)
+    if forget == "an unknown change":
+        seat_map_cache.seats_may_have_changed(shop.concert_id)
+    elif forget == "a wipe":
+        redis("cache").delete(*seat_map_keys(shop.concert_id))
+        shop.hold([1])
+    else:
+        run_together([seat_map_cache.call_of_switch(shop.concert_id, past_cache=True)])
+    store()
+
+    assert waiter.state(1) is None
+
+
+@pytest.mark.race
+def test_readers_of_a_map_that_changes_all_the_time_share_its_readings(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people, looks_each = 20, 10
+    reads: list[Any] = []
+    read = seat_map.read_seat_map
+
+    def changed_while_read(*asked: Any) -> seat_map_cache.Reading | None:
+        reads.append(asked)
+        primary().rows("select pg_sleep(0.02)")
+        reading = read(*asked)
+        seats.seats_changed({"schedule_id": shop.concert_id, "versions": {"1": 0}})
+        return reading
+
+    monkeypatch.setattr(seat_map, "read_seat_map", changed_while_read)
+
+    def reader(_: int) -> None:
+        for _ in range(looks_each):
+            look(shop)
+        primary().close()
+
+    with ThreadPoolExecutor(people) as readers:
+        list(readers.map(reader, range(people)))
+    assert len(reads) < people * looks_each / 2, "each look asks the database"
 
 
 # --- Redis away ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """From the outbox to the ticket, over the real broker: at least once on the wire, exactly once in effect."""
 
-import asyncio
-import base64
 import json
 import logging
 import uuid
@@ -9,8 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from booking import payment
@@ -19,40 +15,16 @@ from booking.catalog.schedules import list_schedules
 from booking.platform.postgres import primary
 from booking.platform.telemetry import logger
 from booking.queue import TurnOver, join_line, person_of, position, read_pass
+from booking.sales import consumer as sales
 from booking.seats import hold_seats
 from booking.seats.holds import Attempt
 from booking.tickets import consumer
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
+from support.events import Record, envelopes, msk_event, read_topic
 from support.gateways import SimulatedGateway
 from support.replica import wait_for_replica
 from support.shop import Shop, new_key
-
-PARTITIONS = 4
-
-
-@pytest.fixture
-def topic(instance: Instance, use_settings: Callable[..., None]) -> str:
-    """A topic of this test's own."""
-    name = f"test-{uuid.uuid4().hex}"
-    asyncio.run(_create(instance.kafka_bootstrap_servers, name))
-    use_settings(reservation_topic=name)
-    return name
-
-
-async def _create(bootstrap_servers: str, name: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
-    finally:
-        await admin.close()
-
-
-@pytest.fixture
-def relay() -> Iterator[Relay]:
-    with Relay() as relay:
-        yield relay
 
 
 @pytest.fixture
@@ -72,73 +44,15 @@ def info_lines() -> Iterator[list[dict[str, Any]]]:
     logger().removeHandler(keep)
 
 
-def read_topic(instance: Instance, topic: str, key: str, count: int) -> list[Any]:
-    """The first ``count`` records of the topic with this key."""
-
-    async def read() -> list[Any]:
-        client = AIOKafkaConsumer(
-            topic, bootstrap_servers=instance.kafka_bootstrap_servers, auto_offset_reset="earliest"
-        )
-        await client.start()
-        try:
-            mine: list[Any] = []
-            async with asyncio.timeout(20):
-                while len(mine) < count:
-                    record = await client.getone()
-                    mine += [record] if record.key == key.encode() else []
-            return mine
-        finally:
-            await client.stop()
-
-    return asyncio.run(read())
-
-
-def msk_event(records: list[Any]) -> dict[str, Any]:
-    """The records as the event source hands them to the function."""
-    batches: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        batches.setdefault(f"{record.topic}-{record.partition}", []).append(
-            {
-                "topic": record.topic,
-                "partition": record.partition,
-                "offset": record.offset,
-                "timestamp": record.timestamp,
-                "timestampType": "CREATE_TIME",
-                "key": base64.b64encode(record.key).decode(),
-                "value": base64.b64encode(record.value).decode(),
-                "headers": [{name: list(value)} for name, value in record.headers],
-            }
-        )
-    return {"eventSource": "aws:kafka", "eventSourceArn": "arn", "bootstrapServers": "b", "records": batches}
-
-
 def drain_others(relay: Relay) -> None:
     """Publish what other tests have left, so that counts below are this test's own."""
     relay.publish_batch()
 
 
-class Record:
-    """What ``msk_event`` reads of a Kafka record, for events that never went through Kafka."""
-
-    def __init__(self, value: bytes, offset: int = 0) -> None:
-        self.topic, self.partition, self.offset, self.timestamp = "reservation-events", 0, offset, 0
-        self.key, self.value, self.headers = b"key", value, []
-
-
-def envelopes(reservation: dict[str, Any]) -> list[bytes]:
-    """A reservation's events as they stand on the wire."""
-    rows = primary().rows(
-        "select event_id::text, type, reservation_id::text, seq, rfc3339(occurred_at), correlation_id, data"
-        " from outbox where reservation_id = cast(:id as uuid) order by seq",
-        id=reservation["reservation_id"],
-    )
-    names = ("event_id", "type", "reservation_id", "seq", "occurred_at", "correlation_id", "data")
-    return [json.dumps(dict(zip(names, row, strict=True))).encode() for row in rows]
-
-
 def consume(*values: bytes) -> Any:
     records = [Record(value, offset) for offset, value in enumerate(values)]
     answer = consumer.consume(msk_event(records), None)  # type: ignore[arg-type]
+    assert sales.consume(msk_event(records), None) == answer  # type: ignore[arg-type]
     wait_for_replica()
     return answer
 
@@ -163,7 +77,7 @@ def test_events_reach_kafka_in_order_and_become_one_ticket(
     assert relay.publish_batch() == 2
     assert relay.publish_batch() == 0
 
-    mine = read_topic(instance, topic, held["reservation_id"], 2)
+    mine = read_topic(instance.kafka_bootstrap_servers, topic, held["reservation_id"], 2)
     assert [json.loads(record.value)["type"] for record in mine] == ["reservation.held", "reservation.confirmed"]
     assert [json.loads(record.value)["seq"] for record in mine] == [1, 2]
     assert dict(mine[0].headers)["correlation_id"] == json.loads(mine[0].value)["correlation_id"].encode()
@@ -350,7 +264,8 @@ def test_one_bad_record_fails_alone_and_is_counted(danal: SimulatedGateway) -> N
     assert failed == [0, 1]
     assert tickets(held) == 1
     [[attempts, error]] = primary().rows(
-        "select attempts, last_error from inbox where event_id = cast(:id as uuid)", id=unknown["event_id"]
+        "select attempts, last_error from inbox where event_id = cast(:id as uuid) and consumer = 'tickets'",
+        id=unknown["event_id"],
     )
     assert attempts == 1
     assert "22P05" in error

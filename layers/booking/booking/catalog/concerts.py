@@ -16,6 +16,7 @@ _PAGE_SIZE_DIGITS = 3
 CACHE_CONTROL = "public, max-age=30"
 
 _CONCERTS = read_text(__package__, "sql/concerts.sql")
+_BEST_SELLING = read_text(__package__, "sql/best_selling.sql")
 _CONCERT = read_text(__package__, "sql/concert.sql")
 
 
@@ -25,9 +26,16 @@ class ConcertUnknown(NotFound):
     slug = "concert-unknown"
 
 
-def list_concerts(limit: str | None, cursor: str | None) -> dict[str, Any]:
-    """One page: ``{"concerts": [...], "next_cursor": text or null}``. Raises BadRequest for an unusable page."""
+def list_concerts(limit: str | None, cursor: str | None, order: str | None = None) -> dict[str, Any]:
+    """One page: ``{"concerts": [...], "next_cursor": text or null}``. Raises BadRequest for an unusable page.
+
+    ``order``: ``id``, or ``best_selling``: those of which the most seats are sold, with ``seats_sold``, in one page.
+    """
     size = _page_size(limit)
+    if order == "best_selling":
+        return _best_selling(size, cursor)
+    if order not in (None, "id"):
+        raise BadRequest("order must be id or best_selling")
     rows = read_anywhere(_CONCERTS, after=_decode_cursor(cursor), limit=size + 1)
     page = [_concert(row) for row in rows[:size]]
     more = len(rows) > size
@@ -44,6 +52,13 @@ def find_concert(concert_id: int) -> dict[str, Any]:
     *columns, line_mode, draw = rows[0]
     concert = _concert(columns) | {"line_mode": line_mode}
     return concert | {"draw": msgspec.json.decode(draw)} if draw else concert
+
+
+def _best_selling(size: int, cursor: str | None) -> dict[str, Any]:
+    if cursor is not None:
+        raise BadRequest("the best selling concerts are one page: ask without a cursor")
+    rows = read_anywhere(_BEST_SELLING, limit=size)
+    return {"concerts": [_concert(row[:-1]) | {"seats_sold": row[-1]} for row in rows], "next_cursor": None}
 
 
 def _concert(row: Row) -> dict[str, Any]:

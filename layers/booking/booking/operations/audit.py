@@ -5,20 +5,17 @@ one statement and so one snapshot. Money is compared with books that are read af
 between can look wrong for a moment: a suspicion counts only if a second look finds it again.
 """
 
-import http.client
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
-from urllib.parse import urlsplit
-
-import msgspec
 
 from booking.operations.topic import PublishedEvent, TopicUnreadable
+from booking.payment.books import BookUnreadable, read_book
 from booking.platform.postgres import Server
 from booking.platform.redis import RedisAway
 from booking.platform.resources import read_text
@@ -27,7 +24,6 @@ from booking.queue.admissions import turns_to_copy
 from booking.tickets import CONSUMERS, SALES_CONSUMER, TICKET_CONSUMER
 
 GRACE_S = 60
-_BOOK_PAGE = 10_000
 _AUDIT_STATEMENT_TIMEOUT_MS = 120_000
 _SETTLE_TICK_S = 0.2
 
@@ -145,10 +141,7 @@ class Auditor:
 
     def _money(self) -> Iterator[Finding]:
         expected = self._server.rows(read_text(__package__, "sql/audit/i3_reservations_and_money.sql"), grace_s=GRACE_S)
-        books: Counter[str] = Counter()
-        for url in self._gateway_urls:
-            for entry in read_book(url):
-                books[entry.order_id] += entry.amount if entry.kind == "charge" else -entry.amount
+        books = self._books()
         for reservation_id, owed, status, in_flight in expected:
             taken = books.pop(reservation_id, 0)
             if taken != owed and not in_flight:
@@ -156,6 +149,16 @@ class Auditor:
         for order_id, taken in books.items():
             if taken and not self._knows(order_id):
                 yield f"order {order_id}", f"the books hold {taken} for it, and there is no such reservation"
+
+    def _books(self) -> Counter[str]:
+        """What the gateways together have taken for each order."""
+        books: Counter[str] = Counter()
+        try:
+            for entry in chain.from_iterable(page for url in self._gateway_urls for page in read_book(url)):
+                books[entry.order_id] += entry.amount if entry.kind == "charge" else -entry.amount
+        except BookUnreadable as fault:
+            raise AuditImpossible(str(fault)) from fault
+        return books
 
     def _order(self) -> Iterator[Finding]:
         rows = self._server.rows(read_text(__package__, "sql/audit/i5_admissions.sql"))
@@ -258,39 +261,3 @@ def missing_or_overtaken(
             f"event {event_id}",
             f"number {seq} of reservation {reservation_id} is marked as published, and the topic does not have it",
         )
-
-
-class BookEntry(msgspec.Struct, frozen=True):
-    """One movement of money in a gateway's book: a charge or a refund of an order."""
-
-    seq: int
-    kind: str
-    key: str
-    order_id: str
-    amount: int
-
-
-class _BookPage(msgspec.Struct, frozen=True):
-    entries: list[BookEntry]
-    next_after: int | None
-
-
-def read_book(url: str) -> Iterator[BookEntry]:
-    """Every entry of the book of the gateway at ``url``. Raises AuditImpossible when it cannot be read."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=30)
-    after: int | None = 0
-    try:
-        while after is not None:
-            connection.request("GET", f"/_book?after={after}&limit={_BOOK_PAGE}")
-            response = connection.getresponse()
-            text = response.read()
-            if response.status != 200:
-                raise AuditImpossible(f"the gateway at {url} answered {response.status} for its book")
-            page = msgspec.json.decode(text, type=_BookPage)
-            yield from page.entries
-            after = page.next_after
-    except (OSError, http.client.HTTPException, msgspec.DecodeError) as fault:
-        raise AuditImpossible(f"the book of the gateway at {url} cannot be read: {fault}") from fault
-    finally:
-        connection.close()

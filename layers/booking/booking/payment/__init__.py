@@ -1,7 +1,7 @@
-"""Payment: one gateway for each payment, asked with one key, so that whatever fails nobody is charged twice."""
+"""Payment: at one gateway at a time and under one key, so that whatever fails nobody is charged twice."""
 
 from booking.payment.cancellation import cancel_reservation
-from booking.payment.payments import OPTIONS, PaidOrPending, pay
-from booking.payment.settlement import settle_due, show_settled
+from booking.payment.payments import PaidOrPending, pay
+from booking.payment.settlement import settle_due, show_settled, work
 
-__all__ = ["OPTIONS", "PaidOrPending", "cancel_reservation", "pay", "settle_due", "show_settled"]
+__all__ = ["PaidOrPending", "cancel_reservation", "pay", "settle_due", "show_settled", "work"]

@@ -6,9 +6,8 @@ from booking.payment.problems import RefundDeadlinePassed
 from booking.payment.settlement import OpenPayment, cancel_at_gateway, finish_refund, read_open_payment
 from booking.platform.postgres import primary
 from booking.platform.resources import read_text
-from booking.platform.settings import settings
 from booking.platform.telemetry import correlation_id
-from booking.seats import release_hold, seats_changed, show_reservation
+from booking.seats import release_hold, reservation_unknown_if_away, seats_changed, show_reservation
 from booking.seats.problems import PaymentUnderWay
 
 _OPEN_PAYMENT = read_text(__package__, "sql/open_payment.sql")
@@ -35,7 +34,7 @@ def _cancel_payment(reservation_id: str) -> None:
     payment = _open_payment(reservation_id)
     if payment is None or payment.status != "pending":
         return  # settled in this very moment: the caller looks again
-    if not cancel_at_gateway(payment, give_up=True, patience_s=settings().gateway_glance_timeout_s):
+    if not cancel_at_gateway(payment, give_up=True, glance=True):
         raise PaymentUnderWay(
             "the payment firm does not answer; the cancellation is recorded and will be carried out",
             retry_after_s=2,
@@ -44,14 +43,17 @@ def _cancel_payment(reservation_id: str) -> None:
 
 
 def _refund(reservation_id: str, person: str) -> None:
-    verdict = primary().document(_REFUND, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
+    with reservation_unknown_if_away(reservation_id):
+        verdict = primary().document(
+            _REFUND, person=person, reservation_id=reservation_id, correlation_id=correlation_id()
+        )
     if verdict["outcome"] == "too-late":
         raise RefundDeadlinePassed("the time to give back tickets of this concert is over")
     seats_changed(verdict.get("changed"))
     payment = _open_payment(reservation_id)
     if payment is not None and payment.status == "refunding":
         # When the gateway does not answer, the settling job sends the money back later; it is owed from now on.
-        finish_refund(payment, settings().gateway_glance_timeout_s)
+        finish_refund(payment, glance=True)
 
 
 def _open_payment(reservation_id: str) -> OpenPayment | None:

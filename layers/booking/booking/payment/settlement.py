@@ -2,27 +2,35 @@
 
 A payment stays with the gateway that its first request was sent to and is asked for under one key. Until its deadline
 an unknown outcome is asked for again; after it the key is cancelled at the gateway, so that nothing can be taken late.
+When the gateway has confirmed that, the payment may turn to the other one, once.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from booking.payment.gateways import Charge, Outcome, gateway
+from aws_lambda_powertools.metrics import MetricUnit
+
+from booking.payment.gateways import SURE, Charge, Outcome, gateway, gateways, other_than
 from booking.platform.postgres import Row, primary
 from booking.platform.problems import Refusal
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
-from booking.platform.telemetry import correlation_id, logger
+from booking.platform.telemetry import correlation_id, logger, measure
 from booking.queue import end_turn
-from booking.seats import seats_changed, show_reservation
+from booking.seats import reservation_unknown_if_away, seats_changed, show_reservation
 
 _PAYMENTS_PER_TICK = 16
+_TOLD_EVERY_S = 10.0
+_told_s = float("-inf")
 
 _SETTLE = read_text(__package__, "sql/settle_payment.sql")
 _CLAIM = read_text(__package__, "sql/claim_unsettled.sql")
 _CLAIM_ONE = read_text(__package__, "sql/claim_payment.sql")
 _BEGIN_CANCELLATION = read_text(__package__, "sql/begin_cancellation.sql")
+_OPEN_PAYMENTS = read_text(__package__, "sql/open_payments.sql")
+_TELL_PENDING = read_text(__package__, "sql/tell_pending.sql")
 _FINISH_REFUND = "select finish_refund(cast(:payment_id as uuid), :correlation_id)::text"
 
 
@@ -36,21 +44,30 @@ class OpenPayment:
     past_deadline: bool
     cancelling: bool
     """Somebody may have cancelled it at its gateway: only the gateway's answer to a cancellation settles it."""
+    untold: bool
+    """The person does not know yet that its outcome is open."""
 
 
-def settle(payment_id: str, outcome: Outcome) -> dict[str, Any]:
+def settle(charge: Charge, at: str, outcome: Outcome, *, turn_to: str | None = None) -> dict[str, Any]:
     """Record a sure outcome (CAPTURED, DECLINED, CANCELLED) and return the payment and its reservation's status.
 
-    Safe to call again. A capture of a payment that is being cancelled decides nothing: it comes back as pending.
+    ``at``: the gateway that said so. ``turn_to``: where a cancelled payment turns to, if it still may.
+    Safe to call again. What decides nothing comes back as pending: a capture of a payment that is being cancelled, and
+    what is said of one that has turned to another gateway.
     """
-    settled: dict[str, Any] = primary().document(
-        _SETTLE,
-        payment_id=payment_id,
-        outcome=outcome.value,
-        detail=outcome.value,
-        hold_after_decline_s=settings().hold_after_decline_s,
-        correlation_id=correlation_id(),
-    )
+    with reservation_unknown_if_away(charge.order_id):
+        settled: dict[str, Any] = primary().document(
+            _SETTLE,
+            payment_id=charge.key,
+            gateway=at,
+            outcome=outcome.value,
+            detail=outcome.value,
+            hold_after_decline_s=settings().hold_after_decline_s,
+            correlation_id=correlation_id(),
+            turn_to=turn_to,
+            turn_s_min=settings().payment_turn_s_min,
+            deadline_s=settings().payment_deadline_s,
+        )
     seats_changed(settled["changed"])
     if settled["reservation_status"] == "confirmed":
         # Frees the place inside the shop at once; Postgres knows already that the turn is over.
@@ -58,28 +75,54 @@ def settle(payment_id: str, outcome: Outcome) -> dict[str, Any]:
     return settled
 
 
-def cancel_at_gateway(payment: OpenPayment, *, give_up: bool, patience_s: float | None = None) -> bool:
+def tell_pending(payment_id: str) -> None:
+    """See to it that the person is told, once, that the payment's outcome is open. Safe to call again."""
+    primary().rows(_TELL_PENDING, payment_id=payment_id, correlation_id=correlation_id())
+
+
+def cancel_at_gateway(payment: OpenPayment, *, give_up: bool, glance: bool = False) -> bool:
     """Cancel a pending payment by key and settle it; returns whether the gateway has confirmed that.
 
     The intent is recorded first, so that a capture which somebody learns of meanwhile is not believed, and so that the
     settling job finishes what a function that dies here began. ``give_up``: the person cancelled, so the seats are put
     back instead of being held on.
     """
-    if not primary().rows(_BEGIN_CANCELLATION, payment_id=payment.charge.key, give_up=give_up):
-        return True  # settled in this very moment: the caller looks again
-    if gateway(payment.gateway).cancel(payment.charge.key, patience_s) is not Outcome.CANCELLED:
+    # Not where the payment was when somebody looked: it may have turned meanwhile.
+    at = primary().value(_BEGIN_CANCELLATION, payment_id=payment.charge.key, give_up=give_up)
+    if at is None:
+        return True  # settled in this very moment, or it goes on elsewhere: the caller looks again
+    if gateway(at).cancel(payment.charge.key, **_hurry(glance)) is not Outcome.CANCELLED:
         return False
-    settle(payment.charge.key, Outcome.CANCELLED)
+    settle(payment.charge, at, Outcome.CANCELLED, turn_to=_other_that_works(at))
     return True
 
 
-def finish_refund(payment: OpenPayment, patience_s: float | None = None) -> bool:
+def finish_refund(payment: OpenPayment, *, glance: bool = False) -> bool:
     """Send the money of a payment that is owed back. Returns whether the gateway has confirmed it."""
-    return _record_refund(payment, gateway(payment.gateway).cancel(payment.charge.key, patience_s))
+    return _record_refund(payment, gateway(payment.gateway).cancel(payment.charge.key, **_hurry(glance)))
+
+
+def work() -> int:
+    """One tick of the settling job: ``settle_due``, and now and then the metrics of what is open."""
+    tell_what_is_open()
+    return settle_due()
+
+
+def tell_what_is_open() -> None:
+    """Measure how many payments are open, refunds that are owed included, and which circuits, if not done lately."""
+    global _told_s  # noqa: PLW0603 - of this process, as the metrics are
+    if time.monotonic() < _told_s + _TOLD_EVERY_S:
+        return
+    _told_s = time.monotonic()
+    measure("PaymentsOpen", primary().value(_OPEN_PAYMENTS), MetricUnit.Count)
+    for each in gateways():
+        for circuit in (each.charges, each.lookups):
+            is_open = 0 if circuit.is_closed() else 1
+            measure("GatewayCircuitOpen", is_open, MetricUnit.Count, gateway=each.name, operation=circuit.operation)
 
 
 def settle_due() -> int:
-    """Settle payments whose next check is due; returns how many are settled now. The settling job's work.
+    """Settle payments whose next check is due; returns how many are settled now.
 
     The gateways are asked side by side, since a firm that hangs answers none in time; what they said is recorded one
     after the other.
@@ -87,6 +130,8 @@ def settle_due() -> int:
     claimed = _claim()
     if not claimed:
         return 0
+    for payment in claimed:  # here, for all threads: a thread of its own would open a connection to Redis for it
+        gateway(payment.gateway).look()
     with ThreadPoolExecutor(len(claimed)) as asking:
         outcomes = list(asking.map(_ask, claimed))
     return sum(_record(payment, outcome) for payment, outcome in zip(claimed, outcomes, strict=True))
@@ -100,16 +145,16 @@ def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
     shown = show_reservation(reservation_id, person)
     if shown["status"] == "paying":
         for payment in _claim_of(reservation_id):
-            if _record(payment, _ask(payment, settings().gateway_glance_timeout_s)):
+            if _record(payment, _ask(payment, glance=True), glance=True):
                 return show_reservation(reservation_id, person)
     return shown
 
 
 def read_open_payment(row: Row) -> OpenPayment:
     """A row of claim_unsettled.sql, claim_payment.sql or open_payment.sql."""
-    payment_id, reservation_id, name, amount, currency, method, status, past_deadline, cancelling = row
+    payment_id, reservation_id, name, amount, currency, method, status, *flags = row
     charge = Charge(payment_id, reservation_id, amount, currency, method)
-    return OpenPayment(charge, name, status, past_deadline, cancelling)
+    return OpenPayment(charge, name, status, *flags)
 
 
 def _claim() -> list[OpenPayment]:
@@ -126,22 +171,35 @@ def _claim_of(reservation_id: str) -> list[OpenPayment]:
     return [read_open_payment(row) for row in rows]
 
 
-def _ask(payment: OpenPayment, patience_s: float | None = None) -> Outcome:
+def _ask(payment: OpenPayment, *, glance: bool = False) -> Outcome:
     """What the gateway says of a payment that is due, without touching the database."""
     asked = gateway(payment.gateway)
     key = payment.charge.key
     if payment.status == "refunding" or payment.cancelling:
-        return asked.cancel(key, patience_s)
-    outcome = asked.find(key, patience_s)
+        return asked.cancel(key, **_hurry(glance))
+    outcome = asked.find(key, **_hurry(glance))
     if outcome is Outcome.NEVER_SEEN and not payment.past_deadline:
-        return asked.charge(payment.charge, patience_s)
+        return asked.charge(payment.charge, **_hurry(glance))
     return outcome
 
 
-def _record(payment: OpenPayment, outcome: Outcome) -> bool:
+def _hurry(glance: bool) -> dict[str, Any]:
+    """How a gateway is asked for somebody who waits. They go without an answer sooner than the firm can be blamed."""
+    return {"patience_s": settings().gateway_glance_timeout_s, "judged": False} if glance else {}
+
+
+def _other_that_works(name: str) -> str | None:
+    """The firm to turn to from ``name``, None while its circuit is open."""
+    other = other_than(name)
+    return other if gateway(other).charges.is_closed() else None
+
+
+def _record(payment: OpenPayment, outcome: Outcome, *, glance: bool = False) -> bool:
     """Record what the gateway said; returns whether the payment is settled. One payment's fault ends only its own."""
     try:
-        return _record_refund(payment, outcome) if payment.status == "refunding" else _record_pending(payment, outcome)
+        if payment.status == "refunding":
+            return _record_refund(payment, outcome)
+        return _record_pending(payment, outcome, glance)
     except Refusal as fault:
         logger().warning("settling put off", payment_id=payment.charge.key, reason=fault.slug)
         return False
@@ -154,7 +212,7 @@ def _record_refund(payment: OpenPayment, outcome: Outcome) -> bool:
     return True
 
 
-def _record_pending(payment: OpenPayment, outcome: Outcome) -> bool:
+def _record_pending(payment: OpenPayment, outcome: Outcome, glance: bool) -> bool:
     logger().info(
         "asked for a pending payment",
         payment_id=payment.charge.key,
@@ -163,10 +221,13 @@ def _record_pending(payment: OpenPayment, outcome: Outcome) -> bool:
         past_deadline=payment.past_deadline,
         cancelling=payment.cancelling,
     )
-    if outcome in (Outcome.CAPTURED, Outcome.DECLINED, Outcome.CANCELLED):
-        settled: bool = settle(payment.charge.key, outcome)["settled_now"]
+    if outcome in SURE:
+        turn_to = _other_that_works(payment.gateway) if payment.cancelling else None
+        settled: bool = settle(payment.charge, payment.gateway, outcome, turn_to=turn_to)["settled_now"]
         return settled
+    if payment.untold:
+        tell_pending(payment.charge.key)
     if payment.past_deadline and not payment.cancelling:
         # Nobody knows, and the time is over: see to it that nothing can be taken any more.
-        return cancel_at_gateway(payment, give_up=False)
+        return cancel_at_gateway(payment, give_up=False, glance=glance)
     return False

@@ -3,10 +3,17 @@
 Every statement is its own transaction (autocommit): what must happen together is one SQL function. The caller says by
 name which server answers: ``primary()`` for writes and for what a person owns, ``replica()`` for the rest.
 Which servers these are at the moment, ``postgres_hosts`` finds out.
+
+A process of many threads may share a few connections among them (``share_connections``): each is lent for one
+statement, so that who waits for somebody else, such as a payment firm, holds none.
 """
 
 import threading
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec
@@ -50,7 +57,25 @@ class DatabaseBusy(Unavailable):
     slug = "database-busy"
 
 
-class Server:
+class Queries(ABC):
+    """One database that can be asked."""
+
+    @abstractmethod
+    def rows(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> list[Row]:
+        """Run one statement and return its rows. What it raises, ``Server.rows`` says."""
+
+    def value(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> Any:
+        """The first column of the first row, None when there is no row. Raises as ``rows``."""
+        found = self.rows(sql, safe_to_repeat=safe_to_repeat, **parameters)
+        return found[0][0] if found else None
+
+    def document(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> Any:
+        """The first column of the first row, JSON text, decoded; None when there is no row. Raises as ``rows``."""
+        text = self.value(sql, safe_to_repeat=safe_to_repeat, **parameters)
+        return None if text is None else msgspec.json.decode(text)
+
+
+class Server(Queries):
     """One database as one thread sees it: a lazily opened connection and its prepared statements.
 
     The connection goes to whoever of the URL's servers takes writes; with ``writes=False`` to a standby, or to whoever
@@ -92,16 +117,6 @@ class Server:
                     raise
             # That the second try has changed nothing does not say that of the first.
             raise DatabaseAway(retry_after_s=_RETRY_AFTER_S) from fault
-
-    def value(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> Any:
-        """The first column of the first row, None when there is no row. Raises as ``rows``."""
-        found = self.rows(sql, safe_to_repeat=safe_to_repeat, **parameters)
-        return found[0][0] if found else None
-
-    def document(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> Any:
-        """The first column of the first row, JSON text, decoded; None when there is no row. Raises as ``rows``."""
-        text = self.value(sql, safe_to_repeat=safe_to_repeat, **parameters)
-        return None if text is None else msgspec.json.decode(text)
 
     def close(self) -> None:
         """Forget the connection; the next statement opens another. Never raises."""
@@ -169,18 +184,71 @@ class Server:
         return self._opened
 
 
+class SharedServer(Queries):
+    """One database as all threads of a process see it: ``count`` connections, each lent for one statement."""
+
+    def __init__(self, url: str, count: int, *, writes: bool) -> None:
+        # The one that was given back last is lent first: it is warm, and the others may stay unopened.
+        self._free = [Server(url, writes=writes) for _ in range(count)]
+        self._turns: SimpleQueue[None] = SimpleQueue()
+        for _ in range(count):
+            self._turns.put(None)
+
+    def rows(self, sql: str, *, safe_to_repeat: bool = True, **parameters: Any) -> list[Row]:
+        """As ``Server.rows``, once a connection is free. Each is busy for no longer than a statement may take."""
+        with self._one() as server:
+            return server.rows(sql, safe_to_repeat=safe_to_repeat, **parameters)
+
+    @contextmanager
+    def _one(self) -> Iterator[Server]:
+        self._turns.get()
+        server = self._free.pop()
+        try:
+            yield server
+        finally:
+            self._free.append(server)
+            self._turns.put(None)
+
+
+class _Sharing:
+    """What the threads of this process share; ``count`` 0 means that each has its own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._servers: dict[tuple[str, bool], SharedServer] = {}
+        self._opening = threading.Lock()
+
+    def server(self, url: str, *, writes: bool) -> SharedServer:
+        """The one of this process for ``url``."""
+        return self._servers.get((url, writes)) or self._open(url, writes)
+
+    def _open(self, url: str, writes: bool) -> SharedServer:
+        with self._opening:
+            if (url, writes) not in self._servers:
+                self._servers[url, writes] = SharedServer(url, self.count, writes=writes)
+            return self._servers[url, writes]
+
+
+_sharing = _Sharing()
+
+
+def share_connections(count: int) -> None:
+    """Let the threads of this process share ``count`` connections to each server, from before the first statement."""
+    _sharing.count = count
+
+
 def _did_nothing(fault: Exception) -> bool:
     """Whether the statement surely changed nothing: it was not sent, or met a server that takes no writes."""
     return isinstance(fault, NoServer) or (isinstance(fault, DatabaseError) and sqlstate(fault) == _READ_ONLY)
 
 
-def primary() -> Server:
-    """This thread's connection to the server that takes writes."""
+def primary() -> Queries:
+    """The server that takes writes, over this thread's connection or a shared one."""
     return _server(settings().database_url, writes=True)
 
 
-def replica() -> Server:
-    """This thread's connection to the read replica, which answers only for what it has replayed.
+def replica() -> Queries:
+    """The read replica, which answers only for what it has replayed, over this thread's connection or a shared one.
 
     Where the setting names several servers, the primary stands in while there is no replica.
     """
@@ -212,7 +280,9 @@ def writer_url(url: str) -> str:
     return known.url.server_url(opened.host)
 
 
-def _server(url: str, *, writes: bool) -> Server:
+def _server(url: str, *, writes: bool) -> Queries:
+    if _sharing.count:
+        return _sharing.server(url, writes=writes)
     servers: dict[tuple[str, bool], Server] = _servers.__dict__.setdefault("by_url", {})
     if (url, writes) not in servers:
         servers[url, writes] = Server(url, writes=writes)

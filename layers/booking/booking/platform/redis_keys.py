@@ -44,11 +44,13 @@ contended      HASH   seat number → ``<waits> <refused> <all waits, ms> <longe
 ``seatmap:{s<schedule id>}:<name>``, at the endpoint ``cache``. Without them Postgres answers.
 
 ========== ====== ==================================================================================================
-map        STRING ``<concert id> <ETag> <body>`` of the schedule's seat map; expires within 30 s
+map        STRING ``<made> <moved> <concert id> <ETag> <body>`` of the schedule's seat map, the first two as its reader
+                  found them in the marker; expires within 30 s
 versions   HASH   the marker: seat number → version that a map must show at least; and made, moved (by every change: a
                   map that was read before is not stored), whole (every change that was told is in it: a replica may be
                   asked), uncached (operators send the readers to the database: the map is not kept); expires 10
                   minutes after the last change or refill
+overtaken  STRING the map as it was before the last changes, for who came before it was read; expires within 2 s
 reader     STRING the reader who is fetching the map from Postgres; expires after 1 s
 ========== ====== ==================================================================================================
 
@@ -59,6 +61,15 @@ schedules  STRING ``<ids> <answer>``: the schedules, with %s for each number of 
                   ``-``: operators send the readers to the database; expires after 10 minutes unless said again
 seats_left STRING ``<ids> <numbers>``: seats in all and seats left of each of them; expires after 2 s
 reader     STRING the reader who is fetching either from Postgres; expires after 3 s
+========== ====== ==================================================================================================
+
+``gateway:{<payment firm>}:<name>``, at the endpoint ``cache``. Without them each environment finds out by itself that a
+firm is down.
+
+========== ====== ==================================================================================================
+charges    HASH   probe_from, prober, probe_ends (``payment/gateways/lua/circuit.lua``): there while the circuit
+                  breaker keeps charges away from the firm; expires an hour after the last change
+lookups    HASH   the same for questions and cancellations
 ========== ====== ==================================================================================================
 """
 
@@ -100,6 +111,11 @@ def schedules_keys(concert_id: int) -> list[str]:
     return [f"catalog:{{c{concert_id}}}:{name}" for name in ("schedules", "seats_left", "reader")]
 
 
+def circuit_key(gateway: str, operation: str) -> str:
+    """The circuit breaker of an operation (charges, lookups) of a payment firm."""
+    return f"gateway:{{{gateway}}}:{operation}"
+
+
 def seat_lock_names(key: str) -> tuple[int, str]:
     """The schedule and the name in a key of a schedule's locks."""
     _, schedule, name = key.split(":", 2)
@@ -107,5 +123,5 @@ def seat_lock_names(key: str) -> tuple[int, str]:
 
 
 def seat_map_keys(schedule_id: int) -> list[str]:
-    """Map, marker, the reader's lock."""
-    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "versions", "reader")]
+    """Map, marker, the map as it was before the last changes, the reader's lock."""
+    return [f"seatmap:{{s{schedule_id}}}:{name}" for name in ("map", "versions", "overtaken", "reader")]

@@ -65,17 +65,36 @@ class Settings:
     seat_lock_wait_ms_max: int = 1_000
 
     payment_deadline_s: int = 120
+    payment_answer_s_max: float = 3.0
+    """Step 7 answers within so long, whatever the payment firms do: connecting, reading, trying again, turning to the
+    other firm. What is open then is 202."""
+    payment_turn_s_min: int = 30
+    """A payment turns to the other firm only while its hold may last so long: less would end in doubt once more."""
+    gateway_tries_max: int = 3
     gateway_connect_timeout_s: float = 1.0
     gateway_read_timeout_s: float = 2.5
     gateway_glance_timeout_s: float = 0.4
     """For who only looks at or gives back a reservation: a slow payment firm must not slow the step that reserves."""
     payment_check_backoff_s_max: int = 15
+    circuit_failures_max: int = 5
+    """So many failures in a row in one environment keep all of them away from a payment firm for ``circuit_open_s``."""
+    circuit_open_s: int = 5
+    circuit_read_every_s: float = 2.0
 
     outbox_kept_s: int = 24 * 3600
     """How long a published event stays in the outbox; the audit looks at as much."""
     inbox_kept_s: int = 15 * 24 * 3600
     """How long a consumer knows that it has applied an event: longer than a topic can bring it again. Kafka keeps a
     record for its retention (7 days by default) after its segment was closed, which takes as long again at most."""
+
+    event_attempts_max: int = 5
+    """After so many attempts a record that a consumer cannot apply is set aside as a dead letter."""
+    dead_letter_redrive_backoff_s: float = 10.0
+    """When a transient one is sent back by itself for the first time; then after twice as long each time."""
+    dead_letter_redrives_max: int = 8
+    dead_letters_per_redrive: int = 100
+    notices_url: str = ""
+    """Where people are told: an SNS topic's ARN, or a folder as ``file:///…``."""
 
     loop_run_s: int = 65
     """How long one run of a background loop lasts: a little over a minute, so that the next run stands by."""

@@ -23,7 +23,7 @@ from booking.seats.problems import (
     TooFewSeatsLeft,
 )
 from booking.seats.reads import repeat_reads
-from booking.seats.reservations import ReservationUnknown
+from booking.seats.reservations import ReservationUnknown, reservation_unknown_if_away
 from booking.seats.seat_map_cache import (
     Change,
     call_of,
@@ -104,7 +104,10 @@ def release_hold(reservation_id: str, person: str) -> str:
     ``paying`` and ``confirmed`` come back unchanged: then there is a payment to deal with first.
     Raises ReservationUnknown, also for a stranger's.
     """
-    verdict = primary().document(_CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id())
+    with reservation_unknown_if_away(reservation_id):
+        verdict = primary().document(
+            _CANCEL, person=person, reservation_id=reservation_id, correlation_id=correlation_id()
+        )
     if verdict["outcome"] == "not-found":
         raise ReservationUnknown(f"no reservation {reservation_id}")
     seats_changed(verdict.get("changed"))

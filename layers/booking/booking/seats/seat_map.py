@@ -7,7 +7,7 @@ better than none: then the replica answers as it is, and the map is not kept.
 """
 
 from booking.platform.etags import etag_of
-from booking.platform.postgres import DatabaseAway, DatabaseBusy, Row, Server, primary, replica
+from booking.platform.postgres import DatabaseAway, DatabaseBusy, Queries, Row, primary, replica
 from booking.platform.resources import read_text
 from booking.platform.telemetry import count
 from booking.seats.problems import PassOfAnotherConcert, ScheduleUnknown
@@ -58,7 +58,7 @@ def _ask_replica(schedule_id: int, marked: Marked) -> Reading | None:
     return _reading(row, of_primary=False)
 
 
-def _ask(server: Server, schedule_id: int, marked: Marked, *, all_versions: bool) -> Row | None:
+def _ask(server: Queries, schedule_id: int, marked: Marked, *, all_versions: bool) -> Row | None:
     rows = server.rows(
         _SEAT_MAP,
         schedule_id=schedule_id,

@@ -2,9 +2,10 @@
 
 A map is kept until a seat of it changes, at most 30 seconds, and never past the moment when one of its holds lapses.
 Whoever changes seats says so here (``seats_changed``) when the change is committed and before it is answered: that
-deletes the map and raises the schedule's marker to the seats' new versions. So the next read of anybody sees the
-change: a map that was read before it can no longer be stored, and a replica answers only when it has those versions.
-Where there is no whole marker the primary answers, and with what it has the marker is written whole.
+takes the map away and raises the schedule's marker to the seats' new versions. So the next read of anybody sees the
+change: a map that was read before it is none for who comes now, and a replica answers only when it has those versions.
+Where there is no whole marker the primary answers, and with what it has the marker is written whole. A map that changes
+have overtaken still goes to who had come before its reader began.
 
 Nothing that guards a sale depends on this. When Redis is away, or a function dies between a commit and its
 ``seats_changed``, a map may be old until it ends or the consumer of the events has said it once more: that costs its
@@ -21,7 +22,7 @@ from redis.exceptions import RedisError
 from booking.platform.redis import Call, Script, packed_command, redis, run_together
 from booking.platform.redis_keys import seat_map_keys
 from booking.platform.resources import read_text
-from booking.platform.single_flight import HERE, look_in_turn
+from booking.platform.single_flight import HERE, WAIT, look_in_turn
 from booking.platform.telemetry import count
 
 _KEPT_MS_MAX = 30_000
@@ -153,7 +154,7 @@ def call_of_unknown_change(schedule_id: int) -> Call:
 
 def call_of_switch(schedule_id: int, *, past_cache: bool) -> Call:
     """What sends the readers of a schedule's map to the database, or back to the cache."""
-    return Call("cache", _SWITCH, seat_map_keys(schedule_id)[:2], [int(past_cache), _MARKER_KEPT_MS])
+    return Call("cache", _SWITCH, seat_map_keys(schedule_id)[:3], [int(past_cache), _MARKER_KEPT_MS])
 
 
 def maps_past_cache(schedule_ids: Sequence[int]) -> int:
@@ -169,14 +170,24 @@ def maps_past_cache(schedule_ids: Sequence[int]) -> int:
 
 def _told(schedule_id: int, versions: Mapping[str, int], said_before: bool = False) -> Call:
     seats = [word for seat in versions.items() for word in seat]
-    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:2], [_MARKER_KEPT_MS, int(said_before), *seats])
+    return Call("cache", _CHANGE, seat_map_keys(schedule_id)[:3], [_MARKER_KEPT_MS, int(said_before), *seats])
 
 
 def _wait_or_claim(keys: list[str]) -> bytes | _Refill:
     """The map that somebody else stored meanwhile, or leave to read it. Raises RedisError."""
     reader = os.urandom(8).hex()
     limits = [_READER_LOCK_MS, _MARKER_MADE_KEPT_MS]
-    what, *found = look_in_turn(lambda late: _CLAIM(redis("cache"), keys, [reader, *limits, late]))
+    came_at = ["", ""]
+    """The marker at the first look: a map that somebody began to read later has all that this reader must see."""
+
+    def look(late: int) -> list[Any]:
+        nonlocal came_at
+        reply: list[Any] = _CLAIM(redis("cache"), keys, [reader, *limits, late, *came_at])
+        if reply[0] == WAIT and not came_at[0]:
+            came_at = [word.decode() for word in reply[1:]]
+        return reply
+
+    what, *found = look_in_turn(look)
     if what == HERE:
         kept: bytes = found[0]
         return kept
@@ -200,7 +211,7 @@ def _finish(refill: _Refill, reading: Reading | None) -> None:
         return  # it has no lock to give back
     packed, until_ms = "", 0
     if reading and reading.true_for_ms != 0 and not (refill.past_cache or (truth and truth.past_cache)):
-        packed = _pack(reading.seat_map)
+        packed = _pack(reading.seat_map, refill)
         # Counted from before the reading, by the cache's own clock: neither a slow reader nor one whose clock is wrong
         # keeps a lapsed hold in sight.
         true_for_ms = _KEPT_MS_MAX if reading.true_for_ms is None else min(_KEPT_MS_MAX, reading.true_for_ms)
@@ -214,10 +225,11 @@ def _finish(refill: _Refill, reading: Reading | None) -> None:
         count("SeatMapCacheAway")
 
 
-def _pack(seat_map: SeatMap) -> str:
-    return f"{seat_map.concert_id} {seat_map.etag} {seat_map.body.decode()}"
+def _pack(seat_map: SeatMap, refill: _Refill) -> str:
+    before = f"{refill.made.decode()} {refill.moved.decode()}"
+    return f"{before} {seat_map.concert_id} {seat_map.etag} {seat_map.body.decode()}"
 
 
 def _unpack(kept: bytes) -> SeatMap:
-    concert_id, etag, body = kept.split(b" ", 2)
+    _made, _moved, concert_id, etag, body = kept.split(b" ", 4)
     return SeatMap(int(concert_id), etag.decode(), body)

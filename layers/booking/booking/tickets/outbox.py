@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from booking.platform.postgres import Server, primary
+from booking.platform.postgres import Queries, primary
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 
@@ -27,7 +27,7 @@ class Backlog:
     """Of them, those that Kafka would not take while it took others."""
 
 
-def backlog(server: Server) -> Backlog:
+def backlog(server: Queries) -> Backlog:
     """What waits for the relay now. Raises DatabaseAway."""
     [[count, oldest_age_s, set_aside]] = server.rows(_BACKLOG, limit=BACKLOG_COUNT_MAX)
     return Backlog(count, oldest_age_s, set_aside)

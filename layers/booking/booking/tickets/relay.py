@@ -200,7 +200,7 @@ def _log(published: Sequence[Row]) -> None:
 
 
 def _named(row: Row) -> dict[str, Any]:
-    _, event_id, _, kind, reservation_id, _, _, correlation, _ = row
+    _, event_id, _, kind, reservation_id, _, _, correlation, *_ = row
     return {"type": kind, "event_id": event_id, "reservation_id": reservation_id, "correlation_id": correlation}
 
 
@@ -209,9 +209,17 @@ def _key_of(row: Row) -> tuple[str, str]:
     return row[2], row[4]
 
 
-def _record(row: Row) -> tuple[str, bytes, bytes, None, None, list[tuple[str, bytes]]]:
-    """Topic, value, key, partition, timestamp and headers of one outbox row; keyed by reservation."""
-    _, event_id, topic, kind, reservation_id, seq, occurred_at, correlation, data = row
+def _record(row: Row) -> tuple[str, bytes | None, bytes | None, None, None, list[tuple[str, bytes]]]:
+    """Topic, value, key, partition, timestamp and headers of one outbox row; keyed by reservation.
+
+    A raw one (a dead letter, or one sent back) is published as it stands, with its data for headers.
+    """
+    _, event_id, topic, kind, reservation_id, seq, occurred_at, correlation, data, raw, raw_key, raw_value = row
+    headers = [("correlation_id", correlation.encode()), ("type", kind.encode())]
+    if raw:
+        about = [(name, str(value).encode()) for name, value in msgspec.json.decode(data).items()]
+        # Kafka's client sends no record without key and value.
+        return topic, b"" if raw_key is None and raw_value is None else raw_value, raw_key, None, None, headers + about
     envelope = {
         "event_id": event_id,
         "type": kind,
@@ -221,5 +229,4 @@ def _record(row: Row) -> tuple[str, bytes, bytes, None, None, list[tuple[str, by
         "correlation_id": correlation,
         "data": msgspec.Raw(data.encode()),
     }
-    headers = [("correlation_id", correlation.encode()), ("type", kind.encode())]
     return topic, msgspec.json.encode(envelope), reservation_id.encode(), None, None, headers

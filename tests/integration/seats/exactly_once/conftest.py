@@ -40,7 +40,7 @@ def gateways(
 @pytest.fixture(autouse=True)
 def nobody_knows_other_firms(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process keeps the payment firms that it has met, by name; the other tests' have the same names."""
-    monkeypatch.setattr("booking.payment.gateways._gateways", {})
+    monkeypatch.setattr("booking.payment.gateways.firms._gateways", {})
 
 
 @pytest.fixture(scope="package")

@@ -314,7 +314,7 @@ def begin_payment(
 
 def settle(payment_id: str, outcome: str, hold_after_decline_s: int = 60) -> None:
     primary().rows(
-        "select settle_payment(cast(:id as uuid), :outcome, :outcome, :hold_after_decline_s, 'test')",
+        "select settle_payment(cast(:id as uuid), 'danal', :outcome, :outcome, :hold_after_decline_s, 'test')",
         id=payment_id,
         outcome=outcome,
         hold_after_decline_s=hold_after_decline_s,
@@ -401,12 +401,12 @@ CONTROLS = [
     ),
     control(
         an_ended_payment_gets_somebody_over_the_limit,
-        Out("settle_untaken", "p_mine.expires_at > p_at\n", "true\n"),
+        Out("hold_may_go_on", "p_mine.expires_at > p_at\n", "true\n"),
         reported="I9",
     ),
     control(
         an_ended_payment_extends_what_went_through_other_hands,
-        Out("settle_untaken", "v_seats.own and not", "not"),
+        Out("hold_may_go_on", "v_seats.own and (", "("),
         reported="I7",
     ),
     control(
@@ -415,7 +415,7 @@ CONTROLS = [
     ),
     control(
         a_payment_is_settled_twice,
-        Out("settle_payment", "elsif v_payment.status = 'pending' then", "else"),
+        Out("settle_payment", "v_payment.status <> 'pending' or "),
         reported="I6 I7",
     ),
     control(

@@ -492,6 +492,16 @@ def no_replica(encore_environment: None, monkeypatch: pytest.MonkeyPatch) -> Non
     settings.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def one_firm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model knows one payment firm, which is never given up: turning to the other has tests of its own."""
+    monkeypatch.setattr("booking.payment.payments._TURN_S_MIN", float("inf"))
+    monkeypatch.setenv("ENCORE_PAYMENT_TURN_S_MIN", "1000000")
+    monkeypatch.setenv("ENCORE_CIRCUIT_FAILURES_MAX", "1000000")
+    monkeypatch.setenv("ENCORE_GATEWAY_TRIES_MAX", "1")
+    settings.cache_clear()
+
+
 def run(danal: SimulatedGateway, audit: Callable[[], Verdict] | None, examples: int) -> None:
     machine = type("TheSale", (TheSale,), {"danal": danal, "audit": staticmethod(audit) if audit else None})
     run_state_machine_as_test(

@@ -11,4 +11,5 @@ from (
 ) due
 where p.id = due.id
 returning p.id::text, p.reservation_id::text, p.gateway, p.amount, p.currency, p.method, p.status,
-          p.deadline_at <= clock_timestamp() as past_deadline, p.cancelling
+          p.deadline_at <= clock_timestamp() as past_deadline, p.cancelling,
+          p.pending_at is null as untold

@@ -3,28 +3,36 @@
 --
 -- KEYS  1 the cached map
 --       2 the schedule's marker
---       3 the lock of who reads the map                                    (all share the schedule's hash tag)
+--       3 the map as it was before the last changes
+--       4 the lock of who reads the map                                    (all share the schedule's hash tag)
 -- ARGV  1 the reader's name, nobody else's
 --       2 expiry of the lock, in milliseconds: somebody else reads when the reader has died
 --       3 how long to keep a marker that is made here, in milliseconds
 --       4 1: the reader has waited long enough and will read whoever else does; 0: will wait
+--       5 made, 6 moved: the marker at this reader's first look, which said {3}; empty: this is the first
 -- Returns {1, map}: here it is
 --         {2, made, moved, now, numbers, versions, uncached}: read it; the marker and this server's clock (Unix time, milliseconds)
 --             before the reading, and which versions of which seats a replica must have (arrays as Postgres writes
 --             them; empty text: no replica may be asked); 1: everybody reads it and nobody keeps it, 0: keep it
---         {3}: somebody else is reading it
+--         {3, made, moved}: somebody else is reading it; the marker now (empty: there is none)
+-- An overtaken map has every change that was told before the reader came. It is not kept from who comes later by a clock,
+-- but by what its own reader knew: who is told of a change and then looks finds the marker moved further than that.
 -- Safe to run twice: a reader that has leave gets it again.
-local map = redis.call('GET', KEYS[1])
+local map = redis.call('GET', MAP)
 if map then
     return {1, map}
 end
 local uncached = redis.call('HEXISTS', MARKER, 'uncached')
 if uncached == 0 then
-    local reader = redis.call('GET', KEYS[3])
+    if ARGV[5] ~= '' and overtaken_has(ARGV[5], ARGV[6]) then
+        return {1, redis.call('GET', OVERTAKEN)}
+    end
+    local reader = redis.call('GET', KEYS[4])
     if not reader or reader == ARGV[1] then
-        redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+        redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
     elseif ARGV[4] == '0' then
-        return {3}
+        local now = redis.call('HMGET', MARKER, 'made', 'moved')
+        return {3, now[1] or '', now[2] or ''}
     end
 end
 if make_marker() then

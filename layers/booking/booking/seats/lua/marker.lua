@@ -7,7 +7,12 @@
 -- whole  is there once the marker has every change that was ever told; only then may a replica be asked
 -- uncached  is there while operators send the readers to the database (see switch_map): the map is not kept
 -- The rest are seat numbers with their versions.
-local MARKER = KEYS[2]
+--
+-- A map begins with made and moved as they were before it was read: it has every change that was told until then. So a map
+-- that changes have overtaken is still good for who looked before its reader began, and is kept for those a moment longer
+-- than they wait: where seats change faster than their map is read, all readers share one reading after the other.
+local MAP, MARKER, OVERTAKEN = KEYS[1], KEYS[2], KEYS[3]
+local OVERTAKEN_KEPT_MS = 2000
 
 local function clock_us()
     local time = redis.call('TIME')
@@ -35,6 +40,21 @@ end
 local function move_marker()
     local last = tonumber(redis.call('HGET', MARKER, 'moved'))
     redis.call('HSET', MARKER, 'moved', string.format('%.0f', math.max(clock_us(), last + 1)))
+end
+
+-- The map is no longer what a new reader may see.
+local function overtake_map()
+    local ends_ms = redis.call('PTTL', MAP)
+    if ends_ms > 0 then
+        redis.call('RENAME', MAP, OVERTAKEN)
+        redis.call('PEXPIRE', OVERTAKEN, math.min(ends_ms, OVERTAKEN_KEPT_MS))
+    end
+end
+
+-- Whether the overtaken map was read by somebody who began when the marker stood there or later.
+local function overtaken_has(made, moved)
+    local of_made, of_moved = string.match(redis.call('GETRANGE', OVERTAKEN, 0, 63), '^(%d+) (%d+) ')
+    return of_made == made and tonumber(of_moved) >= tonumber(moved)
 end
 
 -- Raise the marker to the seats and versions that stand in ARGV from there on. Answers whether a seat has risen.

@@ -2,7 +2,7 @@
 -- commits. Never "past an id": commits come out of order, and an id below the last one seen may appear later.
 -- While an event is set aside, the later ones of its reservation wait for it.
 select id, event_id::text, coalesce(topic, :topic) as topic, type, reservation_id::text, seq, rfc3339(occurred_at),
-       correlation_id, data::text
+       correlation_id, data::text, raw, raw_key, raw_value
 from outbox
 where published_at is null
   and (coalesce(topic, ''), reservation_id) not in (

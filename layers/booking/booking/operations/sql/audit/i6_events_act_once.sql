@@ -34,8 +34,10 @@ union all
 -- Published, and no consumer takes it.
 select format('event %s', event_id),
        format('%s, number %s of reservation %s, was published and has not acted on %s', type, seq, reservation_id, consumer)
-from waiting
+from waiting w
 where published_at < now() - make_interval(secs => cast(:grace_s as integer))
+  -- What was set aside is a person's to send back or to give up: scripts/dead-letters.
+  and not exists (select from dead_letter d where d.consumer = w.consumer and d.event_id = w.event_id)
 union all
 -- One good ticket for a reservation that is confirmed, none for others, once their events have acted.
 select format('reservation %s', r.id),

@@ -9,6 +9,7 @@ select 'events to consume', count(*)
 from outbox e cross join unnest(cast(:consumers as text[])) consumer
 where e.topic is null and e.published_at is not null and not exists (
     select from inbox i where i.consumer = consumer.consumer and i.event_id = e.event_id and i.done_at is not null)
+  and not exists (select from dead_letter d where d.consumer = consumer.consumer and d.event_id = e.event_id)
 union all
 select 'tickets to issue', count(*) from reservation r
 where r.status = 'confirmed' and not exists (select from ticket t where t.reservation_id = r.id)

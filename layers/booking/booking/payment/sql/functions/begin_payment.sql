@@ -71,8 +71,7 @@ begin
     update reservation set status = 'paying', expires_at = greatest(expires_at, v_deadline_at) where id = v_mine.id;
     insert into payment (reservation_id, gateway, amount, currency, method, status, created_at, deadline_at, next_check_at)
     values (v_mine.id, p_gateway, v_mine.total, v_mine.currency, p_method, 'pending', v_now, v_deadline_at,
-            -- The request that is about to ask the gateway has this long before the settling job asks as well.
-            v_now + interval '5 seconds')
+            v_now + first_check_after())
     returning * into v_payment;
     insert into idempotency (person, route, key, body_hash, reservation_id, payment_id, created_at)
     values (p_person, 'pay', p_key, p_body_hash, v_mine.id, v_payment.id, v_now)

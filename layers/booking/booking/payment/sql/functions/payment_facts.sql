@@ -8,5 +8,6 @@ language sql stable as $$
         'amount', p_payment.amount,
         'currency', p_payment.currency,
         'gateway', p_payment.gateway,
-        'detail', p_payment.detail)
+        'detail', case when p_payment.status in ('pending', 'captured', 'declined') then p_payment.detail end,
+        'options', options_while_open(p_payment))
 $$;

@@ -32,13 +32,14 @@ begin
            <= (select seats_per_person_max from concert where id = p_mine.concert_id));
     if not v_sellable then
         v_changed := release_seats(p_mine, 'released', p_at);
-        update payment set status = 'refunding', detail = p_detail, next_check_at = p_at where id = p_payment.id;
+        update payment set status = 'refunding', detail = p_detail, captured_at = p_at, next_check_at = p_at where id = p_payment.id;
         update reservation set status = 'refunded', closed_at = p_at where id = p_mine.id;
-        perform emit_event(p_mine.id, 'payment.refunding', reservation_facts(p_mine), p_correlation_id, p_at);
+        perform emit_event(p_mine.id, 'payment.refunding',
+            reservation_facts(p_mine) || jsonb_build_object('payment_id', p_payment.id), p_correlation_id, p_at);
         return v_changed;
     end if;
     v_changed := change_seats(p_mine.schedule_id, p_mine.seats, v_seats.versions, 'sold', 'sold', null, p_mine.id, p_at);
-    update payment set status = 'captured', detail = p_detail, settled_at = p_at where id = p_payment.id;
+    update payment set status = 'captured', detail = p_detail, captured_at = p_at, settled_at = p_at where id = p_payment.id;
     update reservation set status = 'confirmed', closed_at = null where id = p_mine.id;
     perform end_admission(p_mine.pass_id, p_mine.concert_id, p_mine.person, 'paid', p_at);
     perform emit_event(p_mine.id, 'reservation.confirmed',

@@ -11,9 +11,8 @@ create or replace function settle_untaken(
 ) returns jsonb
 language plpgsql as $$
 declare
-    v_seats record;
+    v_versions bigint[];
     v_expires_at timestamptz;
-    v_goes_on boolean;
     v_changed jsonb;
 begin
     update payment set status = 'declined', detail = p_detail, settled_at = p_at where id = p_payment.id;
@@ -23,22 +22,10 @@ begin
     if p_mine.status <> 'paying' then
         return null;
     end if;
-    select array_agg(version order by number) as versions, bool_and(reservation_id is not distinct from p_mine.id) as own
-    into v_seats
-    from (
-        select number, version, reservation_id from seat
-        where schedule_id = p_mine.schedule_id and number = any (p_mine.seats)
-        order by number
-        for update
-    ) locked;
+    v_versions := hold_may_go_on(p_mine, p_at);
     v_expires_at := least(p_mine.hard_cap_at,
                           greatest(p_mine.expires_at, p_at + make_interval(secs => p_hold_after_decline_s)));
-    -- A lapsed hold no longer counts towards the limit: the person may have taken other seats in the meantime.
-    v_goes_on := v_seats.own and not p_payment.give_up and v_expires_at > p_at and (
-        p_mine.expires_at > p_at
-        or seats_of_person(p_mine.person, p_mine.concert_id, p_at) + cardinality(p_mine.seats)
-           <= (select seats_per_person_max from concert where id = p_mine.concert_id));
-    if not v_goes_on then
+    if v_versions is null or p_payment.give_up or v_expires_at <= p_at then
         v_changed := release_seats(p_mine, case when p_payment.give_up then 'released' else 'expired' end, p_at);
         update reservation set status = case when p_payment.give_up then 'cancelled' else 'expired' end, closed_at = p_at
         where id = p_mine.id;
@@ -47,7 +34,7 @@ begin
         return v_changed;
     end if;
     if v_expires_at > p_mine.expires_at then
-        v_changed := change_seats(p_mine.schedule_id, p_mine.seats, v_seats.versions, 'extended', 'held', v_expires_at,
+        v_changed := change_seats(p_mine.schedule_id, p_mine.seats, v_versions, 'extended', 'held', v_expires_at,
                                   p_mine.id, p_at);
     end if;
     update reservation set status = 'held', expires_at = v_expires_at where id = p_mine.id;

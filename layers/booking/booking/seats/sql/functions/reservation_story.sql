@@ -4,9 +4,11 @@
 --   held, extended                "seats", "until"
 --   sold, released, expired, refunded   "seats": those that it still had
 --   displaced                     "seats": its hold had lapsed and somebody else holds these now
---   payment.begun                 "payment_id", "amount", "method"
---   payment.captured, payment.declined, payment.refunded   "payment_id", "detail"; of a payment that was refunded only
---                                 the refund's moment is known, the capture's is that of "sold"
+--   payment.begun                 "payment_id", "amount", "method", "gateway"
+--   payment.pending               "payment_id": its outcome was open
+--   payment.switched              "payment_id", "from", "to": the first firm surely took nothing; "detail": why that is sure
+--   payment.captured, payment.declined   "payment_id", "detail"
+--   payment.refunded              "payment_id": the firm has confirmed that the money went back
 --   closed                        "status": where it ended without a seat of its own left
 create or replace function reservation_story(p_reservation reservation) returns json
 language sql stable as $$
@@ -27,15 +29,22 @@ language sql stable as $$
     ), payments as (
         select p.created_at as at, 0 as rank, json_build_object(
             'at', rfc3339(p.created_at), 'event', 'payment.begun', 'payment_id', p.id, 'amount', p.amount,
-            'method', p.method) as entry
+            'method', p.method, 'gateway', coalesce(p.turned_from, p.gateway)) as entry
         from payment p where p.reservation_id = p_reservation.id
         union all
-        select p.settled_at, 0, json_build_object(
-            'at', rfc3339(p.settled_at),
-            -- A refund that the firm has yet to confirm: what is known is the capture.
-            'event', 'payment.' || case p.status when 'refunding' then 'captured' else p.status end,
-            'payment_id', p.id, 'detail', p.detail)
-        from payment p where p.reservation_id = p_reservation.id and p.settled_at is not null
+        select turn.at, turn.rank, json_build_object(
+            'at', rfc3339(turn.at), 'event', 'payment.' || turn.event, 'payment_id', p.id, 'detail', turn.detail,
+            'from', case turn.event when 'switched' then p.turned_from end,
+            'to', case turn.event when 'switched' then p.gateway end)
+        from payment p cross join lateral (values
+            (p.pending_at, 0, 'pending', null),
+            (p.turned_at, 0, 'switched', p.turn_reason),
+            (p.captured_at, 0, 'captured', p.detail),
+            (case p.status when 'declined' then p.settled_at end, 0, 'declined', p.detail),
+            -- Where no sale came between, the refund comes last.
+            (case p.status when 'refunded' then p.settled_at end, 3, 'refunded', null)
+        ) turn (at, rank, event, detail)
+        where p.reservation_id = p_reservation.id and turn.at is not null
     ), ending as (
         select p_reservation.closed_at as at, 2 as rank, json_build_object(
             'at', rfc3339(p_reservation.closed_at), 'event', 'closed', 'status', p_reservation.status) as entry

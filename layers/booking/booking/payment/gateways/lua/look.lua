@@ -1,0 +1,2 @@
+-- How the circuit stands. No arguments.
+return told(0)

@@ -1,0 +1,2 @@
+-- See functions/tell_pending.sql.
+select tell_pending(cast(:payment_id as uuid), :correlation_id)

@@ -1,0 +1,2 @@
+-- See functions/issue_tickets.sql.
+select issue_tickets(cast(:events as jsonb))::text

@@ -1,0 +1,137 @@
+"""The payment firms: their fault panels for the incident, their books for the judgement, and bounds about paying."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import httpx
+
+from drills.harness.drill import Bound, no_failures
+from drills.harness.evidence import Evidence
+from drills.harness.watch import PENDING
+from encore_stack.instance import Instance
+
+FIRMS = ("danal", "payco")
+PAY = "step7_pay"
+_TIMEOUT_S = 5.0
+_PAGE = 10_000
+
+
+def set_faults(instance: Instance, firm: str, **faults: Any) -> None:
+    """Set the firm's fault panel (delay_ms, error_rate, mode). Raises httpx.HTTPError."""
+    httpx.put(_panel(instance, firm), json=faults, trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
+
+
+def clear_faults(instance: Instance, firms: Sequence[str] = FIRMS) -> None:
+    """The firms are well again; requests already in keep their faults. Raises httpx.HTTPError."""
+    for firm in firms:
+        httpx.delete(_panel(instance, firm), trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
+
+
+def _panel(instance: Instance, firm: str) -> str:
+    """Its address that stays open while the firm refuses connections."""
+    address = (instance.data_dir(firm) / f"{firm}.panel").read_text().strip()
+    return f"{address}/_faults"
+
+
+# -- the books --
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A charge or a refund in a firm's book. ``at`` is RFC 3339 UTC, so it sorts."""
+
+    firm: str
+    kind: Literal["charge", "refund"]
+    key: str
+    order_id: str
+    at: str
+
+
+def movements(instance: Instance) -> list[Movement]:
+    """Every movement of money in the firms' books. Raises httpx.HTTPError."""
+    return [Movement(firm, one["kind"], one["key"], one["order_id"], one["at"])
+            for firm in FIRMS for one in _entries(f"{instance.url(firm)}/_book")]  # fmt: skip
+
+
+def _entries(url: str) -> Iterable[dict[str, Any]]:
+    after: int | None = 0
+    while after is not None:
+        page = {"after": after, "limit": _PAGE}
+        answer = httpx.get(url, params=page, trust_env=False, timeout=_TIMEOUT_S).raise_for_status().json()
+        yield from answer["entries"]
+        after = answer["next_after"]
+
+
+def charged_twice(books: Iterable[Movement]) -> list[str]:
+    """The orders for which at some moment more than one charge was taken and not given back."""
+    found = []
+    ordered = sorted(books, key=lambda one: (one.order_id, one.at, one.kind == "charge"))
+    for order_id, of_order in groupby(ordered, key=lambda one: one.order_id):
+        taken: set[tuple[str, str]] = set()
+        for one in of_order:
+            (taken.add if one.kind == "charge" else taken.discard)((one.firm, one.key))
+            if len(taken) > 1:
+                found.append(order_id)
+                break
+    return found
+
+
+# -- bounds --
+
+
+def nobody_is_charged_twice() -> Bound:
+    """As the firms' own books have it, whatever ours say."""
+
+    def measure(seen: Evidence) -> float | None:
+        return None if seen.books is None else float(len(charged_twice(seen.books)))
+
+    return Bound("people charged twice, by the firms' books", "<=", 0, measure)
+
+
+def charged_by(firm: str, count: int) -> Bound:
+    """The firm has taken so many payments since the break."""
+
+    def measure(seen: Evidence) -> float | None:
+        if seen.books is None:
+            return None
+        return float(sum(one.firm == firm and one.kind == "charge" and seen.at_s(one.at) >= seen.broke_s
+                         for one in seen.books))  # fmt: skip
+
+    return Bound(f"payments taken by {firm} after the break", ">=", count, measure)
+
+
+def pending_instead_of_error() -> Bound:
+    """Step 7 answers 201 or 202 whatever the firms do."""
+    return no_failures(PAY, name="7 pay")
+
+
+def nobody_waits_for_a_firm(seconds: float) -> Bound:
+    """No answer of step 7 takes longer, from the break to the end."""
+
+    def measure(seen: Evidence) -> float:
+        answers = seen.record.select(steps=(PAY,), from_s=seen.broke_s, to_s=seen.ended_s)
+        return max((answer.took_s for answer in answers), default=0.0)
+
+    return Bound("longest wait for an answer of 7 pay", "<=", seconds, measure, "s")
+
+
+def told_pending(count: int) -> Bound:
+    """So many were told that the outcome of their payment is open."""
+
+    def measure(seen: Evidence) -> float:
+        return float(sum(1 for _ in seen.pending_answers()))
+
+    return Bound("payments answered with pending (202) after the break", ">=", count, measure)
+
+
+def nothing_pending_within_of_heal(seconds: float) -> Bound:
+    """The outcome of every payment is known so soon after the firms are well."""
+
+    def measure(seen: Evidence) -> float | None:
+        healed_s = seen.moment("heal")
+        settled_s = None if healed_s is None else seen.from_when(PENDING, at_most=0, from_s=healed_s)
+        return None if healed_s is None or settled_s is None else settled_s - healed_s
+
+    return Bound("no payment pending any more, after it is whole", "<=", seconds, measure, "s")
