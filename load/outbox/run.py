@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from benchmarks.tools import ToolError
 from booking.platform.loops import run_loop
-from booking.platform.postgres import primary
+from booking.platform.postgres import Server, primary
 from booking.platform.settings import settings
 from booking.tickets.outbox import backlog
 from booking.tickets.relay import Relay
@@ -29,7 +29,7 @@ _CLIENTS = 4
 _COLD_PRODUCERS, _WARM_SENDS = 40, 2_000
 _KILLED = 25
 _DRAIN_S_MAX = 60.0
-_SETTLE = "select settle_payment(cast(:id as uuid), 'captured', null, 60, 'bench')::text"
+_SETTLE = "select settle_payment(cast(:id as uuid), 'danal', 'captured', null, 60, 'bench')::text"
 
 
 def measure_outbox(rounds: int, duration_s: float, tell: Callable[[str], None]) -> str:
@@ -226,10 +226,9 @@ def _begun_payments(stage: Stage) -> list[str]:
 
 def _settle_and_die(payment_id: str) -> None:
     """A process of its own commits the payment, and is gone before it could publish anything."""
-    primary().close()  # a connection is not shared with a child
     pid = os.fork()
     if pid == 0:
-        primary().rows(_SETTLE, id=payment_id)
+        Server(settings().database_url).rows(_SETTLE, id=payment_id)  # over a connection that is not the parent's
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
 

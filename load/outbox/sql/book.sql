@@ -5,4 +5,4 @@ select s.concert_id, s.person,
 from (select nextval('bench_seat') as n offset 0) next, bench_seat_at(next.n) s \gset
 select begin_payment(:person, 'pay', 'hash', cast(:concert_id as bigint), cast(:reservation_id as uuid), 'danal', 'card', 120)
     -> 'payment' ->> 'payment_id' as payment_id \gset
-select settle_payment(cast(:payment_id as uuid), 'captured', null, 60, 'bench')::text;
+select settle_payment(cast(:payment_id as uuid), 'danal', 'captured', null, 60, 'bench')::text;
