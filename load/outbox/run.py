@@ -228,7 +228,7 @@ def _settle_and_die(payment_id: str) -> None:
     """A process of its own commits the payment, and is gone before it could publish anything."""
     pid = os.fork()
     if pid == 0:
-        Server(settings().database_url).rows(_SETTLE, id=payment_id)  # over a connection that is not the parent's
+        Server(settings().database_url).rows(_SETTLE, id=payment_id)  # a connection is not shared with a child
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
 

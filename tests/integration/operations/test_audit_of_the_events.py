@@ -12,7 +12,9 @@ from booking.operations.audit import Auditor, Verdict, missing_or_overtaken
 from booking.operations.topic import PublishedEvent, read_topic
 from booking.platform.postgres import primary
 from booking.platform.settings import settings
-from booking.tickets import consumer
+from booking.sales import consumer as sales
+from booking.tickets import CONSUMERS
+from booking.tickets import consumer as tickets
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
 from support.shop import Shop, confirm_without_gateway
@@ -25,7 +27,7 @@ _LONG_AGO = (
 _CONFIRMED = "type = 'reservation.confirmed'"
 
 
-_EFFECTS = ("ticket", "notice", "schedule_sales")
+_EFFECTS = ("ticket", "notice", "schedule_sales", "concert_sales")
 _SAVED = ("seat", "seat_ledger", "reservation", "payment", "admission", "outbox", "inbox", *_EFFECTS)
 
 
@@ -76,8 +78,9 @@ def publish() -> None:
 
 
 def consume(topic: Topic) -> None:
-    answer = consumer.consume(msk_event(topic.records()), None)  # type: ignore[arg-type]
-    assert answer == {"batchItemFailures": []}
+    event = msk_event(topic.records())
+    for consume_events in (tickets.consume, sales.consume):
+        assert consume_events(event, None) == {"batchItemFailures": []}  # type: ignore[arg-type]
 
 
 def sell(topic: Topic) -> None:
@@ -151,7 +154,7 @@ def test_events_on_their_way_are_in_flight(topic: Topic, look: Callable[[], Verd
     publish()
     on_their_way = look()
     assert findings(on_their_way) == []
-    assert on_their_way.in_flight["events to consume"] == 2
+    assert on_their_way.in_flight["events to consume"] == 2 * len(CONSUMERS)
 
 
 def test_an_event_that_is_marked_and_never_reached_the_broker(topic: Topic, look: Callable[[], Verdict]) -> None:

@@ -413,6 +413,7 @@ def test_a_commit_that_waits_for_its_replica_is_left_alone(
             server.run("alter system set synchronous_standby_names = 'nobody'")
             server.run("select pg_reload_conf()")
             wait_for(lambda: committing.run("show synchronous_standby_names") == [["nobody"]], every_s=0.01)
+            server.run("checkpoint")  # commits wait from when the checkpointer has read the setting, too
             commit = beside(committing.run, "commit")
             waits = "select wait_event from pg_stat_activity where pid = :pid"
             wait_for(lambda: server.run(waits, pid=committing.pid) == [["SyncRep"]], every_s=0.01)

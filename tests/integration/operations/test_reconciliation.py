@@ -40,7 +40,7 @@ def gateways(make_gateways: Callable[[], Gateways]) -> Gateways:
 
 @pytest.fixture(autouse=True)
 def nobody_knows_other_firms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("booking.payment.gateways._gateways", {})
+    monkeypatch.setattr("booking.payment.gateways.firms._gateways", {})
 
 
 @pytest.fixture
