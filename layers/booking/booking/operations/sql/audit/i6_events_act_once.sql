@@ -54,7 +54,7 @@ union all
 -- A person is told of each event once; the table's key keeps a second time out.
 select format('event %s', e.event_id), format('%s has acted, and the person was not told', e.type)
 from own e
-where e.type <> 'reservation.held'
+where is_notice(e.type)
   and not exists (select from notice n where n.event_id = e.event_id)
   and exists (select from inbox i where i.consumer = :ticket_consumer and i.event_id = e.event_id and i.done_at is not null)
 union all

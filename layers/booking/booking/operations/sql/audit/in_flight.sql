@@ -13,6 +13,7 @@ where e.topic is null and e.published_at is not null and not exists (
 union all
 select 'tickets to issue', count(*) from reservation r
 where r.status = 'confirmed' and not exists (select from ticket t where t.reservation_id = r.id)
+  and not exists (select from dead_letter d where d.reservation_id = r.id and d.type = 'reservation.confirmed')
 union all
 -- A turn was paid for and its admission is still on its way from the line; after the grace it is taken for lost.
 select 'turns to record', count(*) from admission
