@@ -21,14 +21,14 @@ _WAIT_S = 20
 Consume = Callable[[dict[str, Any], Any], Any]
 
 
-def create_topics(bootstrap_servers: str, *names: str, partitions: int = PARTITIONS) -> None:
-    """Topics of one replica."""
+def create_topics(bootstrap_servers: str, *names: str, partitions: int = PARTITIONS, **config: str) -> None:
+    """Topics of one replica. ``config``: settings of the broker for them."""
 
     async def create() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
         await admin.start()
         try:
-            await admin.create_topics([NewTopic(name, partitions, 1) for name in names])
+            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config) for name in names])
         finally:
             await admin.close()
 

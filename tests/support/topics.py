@@ -1,22 +1,22 @@
 """A Kafka topic of a test's own: what is in it, in the order in which it came."""
 
 import asyncio
-import base64
 import uuid
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from support.events import PARTITIONS, create_topics
 
 
 class Topic:
     """A topic that nobody else writes to. ``config``: settings of the broker for it."""
 
-    def __init__(self, bootstrap_servers: str, partitions: int = 4, **config: str) -> None:
+    def __init__(self, bootstrap_servers: str, partitions: int = PARTITIONS, **config: str) -> None:
         self.name = f"test-{uuid.uuid4().hex}"
         self._servers, self._partitions = bootstrap_servers, partitions
-        asyncio.run(self._create(config))
+        create_topics(bootstrap_servers, self.name, partitions=partitions, **config)
 
     def events(self) -> list[Any]:
         """Every event that is in it now, partition by partition."""
@@ -29,14 +29,6 @@ class Topic:
     def seqs(self, reservation_id: str) -> list[int]:
         """The numbers of a reservation's events, in the order in which they came."""
         return [event["seq"] for event in self.events() if event["reservation_id"] == reservation_id]
-
-    async def _create(self, config: dict[str, str]) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
-        await admin.start()
-        try:
-            await admin.create_topics([NewTopic(self.name, self._partitions, 1, topic_configs=config)])
-        finally:
-            await admin.close()
 
     async def _read(self) -> list[Any]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, fetch_max_wait_ms=20)
@@ -53,22 +45,3 @@ class Topic:
             return found
         finally:
             await consumer.stop()
-
-
-def msk_event(records: list[Any]) -> dict[str, Any]:
-    """The records as the event source hands them to a function."""
-    batches: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        batches.setdefault(f"{record.topic}-{record.partition}", []).append(
-            {
-                "topic": record.topic,
-                "partition": record.partition,
-                "offset": record.offset,
-                "timestamp": record.timestamp,
-                "timestampType": "CREATE_TIME",
-                "key": base64.b64encode(record.key).decode(),
-                "value": base64.b64encode(record.value).decode(),
-                "headers": [{name: list(value)} for name, value in record.headers],
-            }
-        )
-    return {"eventSource": "aws:kafka", "eventSourceArn": "arn", "bootstrapServers": "b", "records": batches}

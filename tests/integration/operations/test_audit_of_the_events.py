@@ -17,8 +17,9 @@ from booking.tickets import CONSUMERS
 from booking.tickets import consumer as tickets
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
+from support.events import msk_event
 from support.shop import Shop, confirm_without_gateway
-from support.topics import Topic, msk_event
+from support.topics import Topic
 
 _LONG_AGO = (
     "update outbox set occurred_at = occurred_at - interval '2 minutes',"

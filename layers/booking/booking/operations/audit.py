@@ -21,7 +21,8 @@ from booking.platform.redis import RedisAway
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.queue.admissions import turns_to_copy
-from booking.tickets import CONSUMERS, SALES_CONSUMER, TICKET_CONSUMER
+from booking.sales import SALES_CONSUMER
+from booking.tickets import CONSUMERS, TICKET_CONSUMER
 
 GRACE_S = 60
 _AUDIT_STATEMENT_TIMEOUT_MS = 120_000

@@ -3,7 +3,8 @@
 Import ``tickets.relay``, ``tickets.consumer`` or ``tickets.notices`` by name: the relay alone needs the Kafka client.
 """
 
+from booking.sales import SALES_CONSUMER
+
 TICKET_CONSUMER = "tickets"
-SALES_CONSUMER = "sales"
 CONSUMERS = (TICKET_CONSUMER, SALES_CONSUMER)
 """Whom every event of a reservation must reach, by their names in the inbox."""

@@ -8,6 +8,7 @@ from booking.events.consumer import Consumer, Envelope
 from booking.platform.resources import read_text
 from booking.queue import end_turn
 from booking.seats import seats_changed
+from booking.tickets import TICKET_CONSUMER
 
 # Crockford's base 32: no letter that is read as a digit or spells a word.
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -29,5 +30,5 @@ def _tell(effect: Mapping[str, Any]) -> None:
         end_turn(buyer["concert_id"], buyer["person"], buyer["pass_id"], "paid")
 
 
-consume = Consumer("tickets", _ISSUE, _tell, _ticket_code).consume
+consume = Consumer(TICKET_CONSUMER, _ISSUE, _tell, _ticket_code).consume
 """``consume(event, context)``, the handler: see ``events.consumer``."""
