@@ -154,6 +154,8 @@ class Consumer:
 
         Answers why it has to come again, None if it is done or set aside.
         """
+        if time.monotonic() > until_s:
+            return OutOfTime()
         died = FunctionKilled("out of memory, out of time, or a crash: its log says which")
         try:
             noted = self._note_failure(taken, repr(died), transient=is_transient(died))
