@@ -98,7 +98,7 @@ DRILL = Drill(
     gate=Gate(CAPACITY, RATE_PER_S),
     incident=incident,
     duration_s=BEFORE_S + ASIDE_S + WAITING_S + AFTER_S,
-    felt=figure("dead letters that scripts/dead-letters lists: two records at two consumers", "listed", ">=", LETTERS),
+    felt=figure("dead letters in scripts/dead-letters list, of two records at two consumers", "listed", ">=", LETTERS),
     bounds=(
         no_failures(*LINE_STEPS, *SHOP_STEPS, name="all steps"),
         sold_while_broken(SOLD_MIN),
