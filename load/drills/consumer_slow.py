@@ -24,7 +24,8 @@ CAPACITY, RATE_PER_S = 500, 10
 BEFORE_S, SLOW_S, AFTER_S = 12, 40, 10
 STOPPED_S, RUNNING_S = 15.0, 0.25
 ALARM_S, OVER_S = 45, 60
-WAITING_MIN, WAITING_MAX = 150, 120
+WAITING_MIN, WAITING_MAX = 300, 250
+"""Of about 50 events a second: the slow one is 6 s behind and more, the other never 5 s."""
 TICKET_S = 15
 SOLD_MIN = 150
 
@@ -33,6 +34,7 @@ async def incident(scene: Scene) -> None:
     """Twelve seconds of sale; the function is slow until its alarm is raised, and a while longer; then it is well."""
     instance = scene.stage.instance
     await scene.until(lambda: is_in(instance, SLOW, OK) and is_in(instance, OTHER, OK), OVER_S, "both alarms are ok")
+    scene.note("the alarms on both consumers' lag are ok")
     await scene.wait(BEFORE_S)
     slowed = Slowed(lambda: processes_of_function(instance, SLOW), stopped_s=STOPPED_S, running_s=RUNNING_S)
     scene.undo_later(slowed.heal)
@@ -61,7 +63,7 @@ def most_waiting(function: str, comparison: Literal["<=", ">="], bound: float) -
 DRILL = Drill(
     name="consumer-slow",
     breaks="the function that issues tickets runs a sixtieth of the time for 40 s, and the alarm on its lag is raised",
-    plan=Plan(at_once=60, within_s=4, then_per_s=8, people_max=1_200, stay_s_max=2),
+    plan=Plan(at_once=60, within_s=4, then_per_s=8, people_max=1_600, stay_s_max=2),
     # Whoever waits for a ticket has left the shop, so it is never full.
     gate=Gate(CAPACITY, RATE_PER_S),
     incident=incident,
