@@ -14,6 +14,8 @@ Where it decides itself: an invocation carries records of as many ready partitio
 quiet topic costs few invocations and a busy one uses several at once (`pollers_max`). After a failure of the whole
 function each partition is retried in an invocation of its own, so a poison record stalls no partition but its own.
 
+For CloudWatch it publishes how far each consumer is behind, as MSK does (`lag.py`).
+
 Run it with `python -m event_source`. Configuration: ENCORE_KAFKA_BOOTSTRAP_SERVERS, ENCORE_LOCALSTACK_URL,
 ENCORE_STACK_NAME (encore), ENCORE_RUN_DIR (where `poller.json`, its heartbeat, is written each second).
 """

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from aws_lambda_powertools import Logger
 
 from event_source.invoker import Invoker
+from event_source.lag import Lag, publish_lags
 from event_source.poller import Poller
 from event_source.settings import BadSettings, Mapping, Settings, read_settings
 
@@ -68,6 +69,14 @@ class Source:
             await consumer.stop()
             await invoker.close()
 
+    def lags(self) -> list[Lag]:
+        """How far the consumer is behind, for each topic where that can be said."""
+        if self._poller is None:
+            return []
+        group = self._mapping.consumer_group
+        told = [(topic, self._poller.lag_s(topic)) for topic in self._mapping.topics]
+        return [Lag(group, topic, seconds) for topic, seconds in told if seconds is not None]
+
     def snapshot(self) -> dict[str, Any]:
         return {
             "function": self._mapping.function_name,
@@ -94,6 +103,7 @@ async def serve(settings: Settings) -> None:
     """Poll until SIGTERM or SIGINT."""
     sources = [Source(settings, mapping) for mapping in settings.mappings]
     tasks = [asyncio.create_task(source.run()) for source in sources]
+    tasks.append(asyncio.create_task(publish_lags(settings, lambda: [lag for one in sources for lag in one.lags()])))
     if settings.run_dir:
         tasks.append(asyncio.create_task(beat(settings.run_dir, sources)))
     stopped = asyncio.Event()

@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from event_source.signing import authorization
+
 
 class InvokeFailed(Exception):
     """The batch was not processed for certain, so it has to be sent again."""
@@ -35,11 +37,8 @@ class Invoker:
 
     def __init__(self, localstack_url: str, function_name: str, region: str, timeout_s: float) -> None:
         self._url = f"{localstack_url}/2015-03-31/functions/{function_name}/invocations"
-        # LocalStack checks no signature; it reads service and region out of the credential scope.
-        scope = f"test/20260101/{region}/lambda/aws4_request"
-        authorization = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
         self._client = httpx.AsyncClient(
-            headers={"Authorization": authorization, "Content-Type": "application/json"},
+            headers={"Authorization": authorization("lambda", region), "Content-Type": "application/json"},
             # A call may wait for a free environment before the function's own time starts.
             timeout=httpx.Timeout(timeout_s + 30, connect=2),
             limits=httpx.Limits(max_connections=None),

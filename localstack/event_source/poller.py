@@ -252,6 +252,14 @@ class Poller(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is un
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
+    def lag_s(self, topic: str) -> float | None:
+        """How long ago the oldest record came to the topic that is not done; None while no partition is ours."""
+        mine = [partition for key, partition in self._partitions.items() if key.topic == topic]
+        oldest_ms = min((partition.records[0].timestamp for partition in mine if partition.records), default=None)
+        if oldest_ms is None:
+            return 0.0 if mine else None
+        return max(0.0, time.time() - oldest_ms / 1000)
+
     def snapshot(self) -> dict[str, Any]:
         """For the heartbeat: progress, lag and trouble by partition."""
         now = time.monotonic()

@@ -5,6 +5,7 @@ import base64
 import json
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -112,6 +113,16 @@ def sell(shop: Shop, count: int) -> list[str]:
     return [row[0] for row in rows]
 
 
+def refund(reservation_id: str) -> None:
+    """The same for a refund of one."""
+    primary().rows("update reservation set status = 'refunded' where id = cast(:id as uuid)", id=reservation_id)
+    primary().rows(
+        "select emit_event(id, 'reservation.refunded', reservation_facts(r), 'test', now()) from reservation r"
+        " where id = cast(:id as uuid)",
+        id=reservation_id,
+    )
+
+
 def put_raw(value: bytes | None, key: bytes | None) -> None:
     """Have the relay publish a record that no step has written."""
     primary().rows(
@@ -136,6 +147,10 @@ class Feed:
     async def invoke(self, event: dict[str, Any]) -> Any:
         self.calls += 1
         return await asyncio.to_thread(self._consume, event, None)
+
+    def configure(self, consume: Consume, **options: Any) -> None:
+        """Another function and other settings of the mapping, from the next run on; the group stays."""
+        self._consume, self._mapping = consume, replace(self._mapping, **options)
 
     def run(self, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Poll until the poller's snapshot is as wanted, then commit and end; that snapshot."""

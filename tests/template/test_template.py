@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ import pytest
 from encore_lambda_executor.pool import ENVIRONMENTS_MAX
 from encore_stack.deployment.deploy import _check_code
 from encore_stack.deployment.template import Function, Template, TemplateError
+from event_source.lag import EVERY_S, Lag, form_of
 from fast_gateway.settings import read_settings
 
 PROJECT = Path(__file__).parents[2]
@@ -243,6 +244,43 @@ def test_one_setting_raises_the_partitions_and_who_reads_them() -> None:
     template = Template(TEMPLATE.path, {**PARAMETERS, "TopicPartitions": "48"}, SECRETS)
     assert [source.pollers_max for source in TEMPLATE.kafka_sources] == [12, 12]
     assert [source.pollers_max for source in template.kafka_sources] == [48, 48]
+
+
+def alarms(template: Template, consumer_group: str) -> list[dict[str, Any]]:
+    """The alarms on how far this group is behind, as they are deployed."""
+    found = []
+    for alarm in resources("AWS::CloudWatch::Alarm").values():
+        given = template.resolve(alarm["Properties"])
+        dimensions = {each["Name"]: each["Value"] for each in given["Dimensions"]}
+        if template.condition(alarm["Condition"]) and dimensions["Consumer Group"] == consumer_group:
+            found.append(given | {"Dimensions": dimensions})
+    return found
+
+
+def test_every_consumer_has_an_alarm_on_the_metric_that_msk_and_its_stand_in_publish() -> None:
+    for source in TEMPLATE.kafka_sources:
+        (alarm,) = alarms(TEMPLATE, source.consumer_group)
+        form = form_of("encore", [Lag(source.consumer_group, source.topics[0], 12.0)])
+        published = {form[f"{one}.Name"]: form[f"{one}.Value"] for one in _members(form)}
+        assert alarm["Dimensions"] == published
+        assert (alarm["Namespace"], alarm["MetricName"]) == (form["Namespace"], form["MetricData.member.1.MetricName"])
+        assert alarm["AlarmName"] == f"{source.consumer_group}-lag"
+        assert alarm["TreatMissingData"] == "ignore", "nobody can say: it stays as it was"
+        assert alarm["Period"] > 2 * EVERY_S
+
+
+def _members(form: Mapping[str, str]) -> list[str]:
+    return [name.removesuffix(".Name") for name in form if ".Dimensions." in name and name.endswith(".Name")]
+
+
+def test_on_aws_the_alarms_follow_msks_cluster_and_minutes() -> None:
+    arn = "arn:aws:kafka:us-east-1:000000000000:cluster/shop/0a1b-5"
+    aws = Template(TEMPLATE.path, {**PARAMETERS, "Deployment": "aws", "MskClusterArn": arn}, SECRETS)
+    outside = Template(TEMPLATE.path, {**PARAMETERS, "Deployment": "aws"}, SECRETS)
+    for source in aws.kafka_sources:
+        (alarm,) = alarms(aws, source.consumer_group)
+        assert (alarm["Dimensions"]["Cluster Name"], alarm["Period"], int(alarm["Threshold"])) == ("shop", 60, 30)
+        assert alarms(outside, source.consumer_group) == [], "nobody publishes the metric"
 
 
 def test_people_are_told_through_sns_on_aws_and_by_the_stand_in_elsewhere() -> None:

@@ -1,10 +1,15 @@
 """What the drills about money and events measure, and where Kafka's replicas are moved to."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from drills.harness.events import has_passed
 from drills.harness.evidence import Evidence, Mark
 from drills.harness.money import Movement, charged_twice, nobody_is_charged_twice
 from drills.harness.watch import OUTBOX_AGE, Sample
+from encore_stack.instance import Instance
 from encore_stack.kafka_replicas import CannotMove, Partition, on_all, without
 
 
@@ -52,3 +57,17 @@ def test_a_broker_gives_its_replicas_to_the_others_and_gets_them_back() -> None:
 def test_a_broker_is_not_isolated_where_too_few_would_be_left_in_sync() -> None:
     with pytest.raises(CannotMove, match="events-4"):
         without(Partition("events", 4, 1, (1, 2, 3), (1, 2)), 1)
+
+
+@pytest.mark.parametrize(("tickets", "sales", "passed"), [(8, 8, True), (7, 8, False), (8, None, False)])
+def test_a_record_is_passed_when_every_consumer_has_it_behind_it(
+    tmp_path: Path, tickets: int | None, sales: int | None, passed: bool
+) -> None:
+    instance = Instance("drill", tmp_path)
+    assert not has_passed(instance, 3, 7), "the poller has not said anything yet"
+    instance.run_dir.mkdir(parents=True)
+    others = {"partition": 4, "committed": 100}
+    mappings = [{"partitions": [{"partition": 3, "committed": committed}, others]} for committed in (tickets, sales)]
+    (instance.run_dir / "poller.json").write_text(json.dumps({"mappings": mappings}))
+
+    assert has_passed(instance, 3, 7) == passed

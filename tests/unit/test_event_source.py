@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -15,10 +17,10 @@ from aiokafka.errors import CommitFailedError, KafkaConnectionError
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.kafka_event import KafkaEventRecord
 
-from event_source import msk, partition
+from event_source import lag, msk, partition
 from event_source.invoker import FunctionFailed, InvokeFailed, Invoker, Throttled, Unreachable
 from event_source.poller import Poller
-from event_source.settings import BadSettings, read_settings
+from event_source.settings import BadSettings, Settings, read_settings
 from event_source.settings import Mapping as SourceMapping
 
 TOPIC = "reservation-events"
@@ -380,6 +382,66 @@ def test_after_losing_the_partitions_nothing_of_theirs_is_committed() -> None:
         assert 0 not in consumer.committed
 
     with_poller(scenario)
+
+
+def test_the_lag_is_the_age_of_the_oldest_record_that_is_not_done() -> None:
+    done = asyncio.Event()
+
+    async def answer(event: dict[str, Any]) -> None:
+        await done.wait()
+
+    async def scenario(consumer: FakeConsumer, function: FakeFunction, poller: Poller) -> None:
+        assert poller.lag_s(TOPIC) is None, "no partition is ours yet"
+        now_ms = int(time.time() * 1000)
+        consumer.produce(Rec(0, 0, timestamp=now_ms - 90_000), Rec(0, 1, timestamp=now_ms), Rec(1, 0, timestamp=now_ms))
+        while not function.events:
+            await asyncio.sleep(0.005)
+        assert 90 <= (poller.lag_s(TOPIC) or 0) < 100
+        done.set()
+        await consumer.has_committed(p0=2, p1=1)
+        assert poller.lag_s(TOPIC) == 0
+
+    with_poller(scenario, answer)
+
+
+def test_a_lag_that_cannot_be_put_is_lost_and_the_next_is_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag, "EVERY_S", 0.01)
+    put: list[dict[str, list[str]]] = []
+    came = Event()
+
+    class CloudWatch(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert "/us-east-1/monitoring/" in self.headers["Authorization"]
+            put.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(500 if len(put) == 1 else 200)
+            self.end_headers()
+            if len(put) > 1:
+                came.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    asked: list[int] = []
+
+    def read() -> list[lag.Lag]:
+        asked.append(1)
+        if len(asked) == 1:
+            raise RuntimeError("a fault of ours")
+        return [lag.Lag("g", TOPIC, 12.5)]
+
+    async def run(url: str) -> None:
+        settings = Settings("", url, "encore", "us-east-1", None, ())
+        task = asyncio.create_task(lag.publish_lags(settings, read))
+        assert await asyncio.to_thread(came.wait, 5)
+        assert not task.done()
+        task.cancel()
+
+    server = HTTPServer(("127.0.0.1", 0), CloudWatch)
+    Thread(target=server.serve_forever, daemon=True).start()
+    asyncio.run(run(f"http://127.0.0.1:{server.server_port}"))
+    server.shutdown()
+    assert put[0] == put[1]
+    assert put[0]["MetricData.member.1.Value"] == ["12.500"]
 
 
 def test_a_rebalance_waits_for_what_is_in_flight_and_commits_it() -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from booking.tickets.outbox import Backlog
+from encore_stack.alarms import Alarm
 from encore_stack.commands import status
 from encore_stack.instance import Instance
 from encore_stack.parts.localstack import remember_deployment, remember_hot
@@ -22,7 +24,12 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instance:
     remember_deployment(instance, "http://127.0.0.1:4566/api")
     monkeypatch.setattr(Instance, "load_existing", lambda: instance)
     monkeypatch.setattr(Stack, "status", lambda _: _PARTS)
+    monkeypatch.setattr(status, "read_alarms", away)
     return instance
+
+
+def away(_: Instance) -> list[Alarm]:
+    raise EndpointConnectionError(endpoint_url="http://127.0.0.1:4566")
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
@@ -63,6 +70,21 @@ def test_how_many_brokers_there_are(
 
     assert found["brokers"] == brokers
     assert text.splitlines()[-1] == f"Kafka    {line}"
+
+
+def test_the_alarms_and_since_when_they_are_as_they_are(
+    instance: Instance, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, text = shown(capsys)
+    assert found["alarms"] is None
+    assert "alarms   not known" in text
+
+    at = "2026-11-25T12:00:00Z"
+    alarms = [Alarm("encore-a-lag", "OK", at), Alarm("encore-bcd-lag", "ALARM", at)]
+    monkeypatch.setattr(status, "read_alarms", lambda _: alarms)
+    found, text = shown(capsys)
+    assert found["alarms"][1] == {"name": "encore-bcd-lag", "state": "ALARM", "since": at}
+    assert f"alarms   encore-a-lag    ok since {at}\n         encore-bcd-lag  ALARM since {at}\n" in text
 
 
 def test_how_many_events_wait_to_be_published(

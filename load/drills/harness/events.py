@@ -1,6 +1,7 @@
 """Kafka under a drill: its brokers and their partitions, records that nobody can read, and bounds about events."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,15 +59,25 @@ def all_in_sync(count: int) -> Callable[[list[Partition]], bool]:
     return lambda seen: all(len(one.in_sync) == count for one in seen)
 
 
-def put_record(instance: Instance, value: bytes, *, partition: int) -> int:
+def put_record(instance: Instance, value: bytes, *, partition: int, correlation_id: str) -> int:
     """Write a record straight into the events' topic, past the outbox; its offset. Raises KafkaError."""
+    headers = [("correlation_id", correlation_id.encode())]
 
     async def put() -> int:
         async with AIOKafkaProducer(bootstrap_servers=instance.kafka_bootstrap_servers, acks="all") as producer:
-            done = await producer.send_and_wait(instance.reservation_topic, value, partition=partition)
+            done = await producer.send_and_wait(instance.reservation_topic, value, partition=partition, headers=headers)
             return int(done.offset)
 
     return asyncio.run(put())
+
+
+def has_passed(instance: Instance, partition: int, offset: int) -> bool:
+    """Whether every consumer has done with this record and goes on behind it, as the poller last said."""
+    with suppress(OSError, ValueError, KeyError):
+        mappings = json.loads((instance.run_dir / "poller.json").read_text())["mappings"]
+        partitions = [one for each in mappings for one in each["partitions"] if one["partition"] == partition]
+        return len(partitions) == len(mappings) and all((one["committed"] or 0) > offset for one in partitions)
+    return False
 
 
 def publish_delay_s(scene: Scene, from_s: float) -> tuple[float, float]:

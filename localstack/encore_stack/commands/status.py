@@ -5,18 +5,22 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from itertools import zip_longest
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pg8000.exceptions import DatabaseError
 
 from booking.platform.postgres import DatabaseAway, DatabaseBusy, Server
 from booking.platform.settings import settings
 from booking.tickets.outbox import Backlog, backlog
+from encore_stack.alarms import ALARM, NO_DATA, OK, Alarm, read_alarms
 from encore_stack.instance import Instance
 from encore_stack.parts.localstack import deployed_api_url, is_hot
 from encore_stack.process_settings import adopt_settings
 from encore_stack.stack import PartStatus, Stack
 
 _HEADINGS = ("part", "state", "address", "pid", "health", "log")
+_STATES = {OK: "ok", ALARM: "ALARM", NO_DATA: "no data yet,"}
 _HOT = "hot: the functions run the files as they are saved (scripts/up packages them again)"
 _PACKAGED = "packaged: the functions run what the last scripts/up has deployed"
 
@@ -32,10 +36,11 @@ def run(arguments: Sequence[str]) -> int:
     gateway = next(part for part in parts if part.name == "gateway")
     gateway_url = instance.url("gateway") if gateway.port and gateway.health == "ok" else None
     waiting = _backlog(instance, parts)
+    alarms = _alarms(instance) if api_url else None
     if as_json:
-        print(_json(instance, api_url, gateway_url, parts, waiting))
+        print(_json(instance, api_url, gateway_url, parts, waiting, alarms))
     else:
-        _print_table(instance, api_url, gateway_url, parts, waiting)
+        _print_table(instance, api_url, gateway_url, parts, waiting, alarms)
     return 0 if all(part.is_healthy for part in parts) and api_url else 1
 
 
@@ -49,6 +54,21 @@ def _backlog(instance: Instance, parts: Sequence[PartStatus]) -> Backlog | None:
             return backlog(server)
     except (DatabaseAway, DatabaseBusy, DatabaseError):
         return None
+
+
+def _alarms(instance: Instance) -> list[Alarm] | None:
+    """None where LocalStack cannot be asked."""
+    try:
+        return read_alarms(instance)
+    except (BotoCoreError, ClientError):
+        return None
+
+
+def _alarm_lines(alarms: Sequence[Alarm] | None) -> list[str]:
+    if alarms is None:
+        return ["not known: nothing is deployed that could be asked"]
+    width = max((len(alarm.name) for alarm in alarms), default=0)
+    return [f"{alarm.name:<{width}}  {_STATES.get(alarm.state, alarm.state)} since {alarm.since}" for alarm in alarms]
 
 
 def _events(waiting: Backlog | None) -> str:
@@ -66,6 +86,7 @@ def _json(
     gateway_url: str | None,
     parts: Sequence[PartStatus],
     waiting: Backlog | None,
+    alarms: Sequence[Alarm] | None,
 ) -> str:
     shown = ("name", "host", "port", "pid", "health", "role", "log")
     rows = [{key: getattr(part, key) for key in shown} for part in parts]
@@ -75,6 +96,7 @@ def _json(
         "gateway_url": gateway_url,
         "hot": is_hot(instance),
         "outbox": asdict(waiting) if waiting else None,
+        "alarms": None if alarms is None else [asdict(alarm) for alarm in alarms],
         "brokers": None if instance.external_kafka else instance.broker_count,
         "parts": rows,
     }
@@ -87,6 +109,7 @@ def _print_table(
     gateway_url: str | None,
     parts: Sequence[PartStatus],
     waiting: Backlog | None,
+    alarms: Sequence[Alarm] | None,
 ) -> None:
     rows = [_HEADINGS, *(_row(instance, part) for part in parts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
@@ -97,6 +120,8 @@ def _print_table(
     print(f"gateway  {gateway_url or 'not running'}")
     if api_url:
         print(f"code     {_HOT if is_hot(instance) else _PACKAGED}")
+    for title, line in zip_longest(["alarms"], _alarm_lines(alarms), fillvalue=""):
+        print(f"{title:<9}{line}")
     print(f"events   {_events(waiting)}")
     print(f"Kafka    {_brokers(instance)}")
 

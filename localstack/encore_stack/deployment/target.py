@@ -14,6 +14,8 @@ from encore_stack.instance import Instance, function_environment, function_secre
 API_ID = "encore"
 STAGE = "v1"
 REGION = "us-east-1"
+LAG_ALARM_S = 10
+"""Events come to their consumers within a second here, and a drill is not to wait long for the alarm."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def target_of(instance: Instance, *, hot: bool = False) -> Target:
             "ReservationTopic": instance.reservation_topic,
             "DeadLetterTopic": instance.dead_letter_topic,
             "TopicPartitions": str(instance.topic_partitions),
+            "LagAlarmSeconds": str(LAG_ALARM_S),
             "NoticesUrl": instance.notices_dir.as_uri(),
             "DanalUrl": instance.url("danal"),
             "PaycoUrl": instance.url("payco"),

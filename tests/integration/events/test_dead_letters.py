@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.utilities.batch.exceptions import BatchProcessingError
 
+from booking.events import unended
+from booking.events.consumer import Consumer, Envelope
 from booking.events.dead_letters import (
     NoDeadLetter,
     discard,
@@ -17,10 +19,12 @@ from booking.events.dead_letters import (
 )
 from booking.platform.postgres import primary
 from booking.sales import consumer as sales
+from booking.tickets import TICKET_CONSUMER
 from booking.tickets import consumer as tickets
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
-from support.events import Feed, Record, envelopes, msk_event, put_raw, read_topic, sell
+from event_source import partition
+from support.events import Consume, Feed, Record, envelopes, msk_event, put_raw, read_topic, sell
 from support.shop import Shop
 
 POISON, KEY = b"\xff\x00 not an event", b"some\xffkey"
@@ -204,3 +208,66 @@ def test_a_database_that_is_away_is_no_fault_of_the_record(topic: str, use_setti
     assert list_dead_letters(None, 10) == []
 
     assert consume(Record(value, 0)) == []
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "RETRY_S_MAX", 0.05)
+
+
+class Killed(BaseException):
+    """The function is gone: nothing of it runs any more."""
+
+
+def deadly(reservation_id: str) -> Consume:
+    """The tickets' consumer, which an event of this reservation kills, as Lambda's caller sees it."""
+
+    def add(event: Envelope) -> dict[str, Any]:
+        if str(event.reservation_id) == reservation_id:
+            raise Killed
+        return tickets._ticket_code(event)
+
+    consumer = Consumer(TICKET_CONSUMER, tickets._ISSUE, tickets._tell, add)
+
+    def invoke(event: dict[str, Any], context: Any) -> Any:
+        try:
+            return consumer.consume(event, context)
+        except Killed as died:
+            raise RuntimeError("RequestId: … Error: Runtime exited with error: signal: killed") from died
+
+    return invoke
+
+
+def test_a_record_that_kills_the_function_is_set_aside_and_its_partition_goes_on(
+    instance: Instance, topic: str, relay: Relay, use_settings: Callable[..., object], quick_retries: None
+) -> None:
+    use_settings(event_attempts_max=3)
+    shop = Shop.open(seats=30, wait=False)
+    victim = sell(shop, 30)[15]
+    relay.publish_batch()
+
+    Feed(instance.kafka_bootstrap_servers, topic, deadly(victim)).run_to_the_end()
+
+    assert tickets_of(shop) == 29
+    [letter] = list_dead_letters("waiting", 10)
+    assert (letter["reservation_id"], letter["attempts"], letter["transient"]) == (victim, 3, True)
+    assert "FunctionKilled" in letter["error"]
+    assert redrive([letter["id"]], 1)
+    relay.publish_batch()
+    [*_, again] = read_topic(instance.kafka_bootstrap_servers, topic, victim, 2)
+    assert consume(again) == []
+    assert tickets_of(shop) == 30, "with what killed the function mended, it takes effect"
+
+
+def test_without_the_note_of_its_beginning_such_a_record_stalls_its_partition(
+    instance: Instance, topic: str, relay: Relay, monkeypatch: pytest.MonkeyPatch, quick_retries: None
+) -> None:
+    monkeypatch.setattr(unended, "_ENDS_MISSING_MAX", 1_000_000)
+    [victim] = sell(Shop.open(wait=False), 1)
+    relay.publish_batch()
+    feed = Feed(instance.kafka_bootstrap_servers, topic, deadly(victim))
+
+    shown = feed.run(lambda _: feed.calls > 12)
+
+    assert (shown["records"], shown["lag"]) == (0, 1)
+    assert list_dead_letters(None, 10) == []

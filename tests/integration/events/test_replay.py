@@ -14,7 +14,7 @@ from booking.sales import consumer as sales
 from booking.tickets import consumer as tickets
 from booking.tickets.relay import Relay
 from encore_stack.instance import Instance
-from support.events import Feed, sell
+from support.events import Feed, refund, sell
 from support.replica import wait_for_replica
 from support.shop import Shop
 
@@ -27,15 +27,6 @@ def tables() -> dict[str, Any]:
 
 def told(shop: Shop) -> Any:
     return json.loads(list_schedules(shop.concert_id))["schedules"], shop.map_state(1)
-
-
-def refund(reservation_id: str) -> None:
-    primary().rows("update reservation set status = 'refunded' where id = cast(:id as uuid)", id=reservation_id)
-    primary().rows(
-        "select emit_event(id, 'reservation.refunded', reservation_facts(r), 'test', now()) from reservation r"
-        " where id = cast(:id as uuid)",
-        id=reservation_id,
-    )
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["with the inbox", "without: the counters go wrong"])

@@ -6,7 +6,14 @@ import httpx
 
 from booking.platform import redis_keys
 from booking.platform.redis import redis
-from booking.platform.redis_keys import LINE_NAMES, line_key, schedules_keys, seat_lock_key, seat_map_keys
+from booking.platform.redis_keys import (
+    LINE_NAMES,
+    line_key,
+    schedules_keys,
+    seat_lock_key,
+    seat_map_keys,
+    unended_key,
+)
 from support.client import Person
 from support.gateways import SimulatedGateway
 from support.redis import runs_on
@@ -37,13 +44,14 @@ def test_the_page_lists_what_the_functions_name() -> None:
     names = documented()
 
     assert names["line:{c<concert id>}:"] == list(LINE_NAMES)
-    assert [len(each) for each in names.values()] == [len(LINE_NAMES), 5, 4, 3, 2]
+    assert [len(each) for each in names.values()] == [len(LINE_NAMES), 5, 4, 3, 2, 1]
     for key in (
         line_key(7, "gate"),
         seat_lock_key(7, "1"),
         seat_lock_key(7, "held:x-y.z"),
         *seat_map_keys(7),
         *schedules_keys(7),
+        unended_key("tickets"),
     ):
         assert on_the_page(key), key
     for key in ("line:{c7}:other", "line:7:gate", "other:{s7}:map"):

@@ -5,7 +5,9 @@ the others take effect, each once: what a record does and its inbox row are one 
 again, and with it all behind it in its partition; those have been seen before. After ``event_attempts_max`` attempts it
 becomes a dead letter and counts as done, so that its partition goes on.
 
-A database that is away is no fault of a record: nothing is counted, and everything comes again.
+A database that is away is no fault of a record: nothing is counted, and everything comes again. A record that kills the
+function is found by the batches that never ended (``unended``): its partition's records are then tried one by one, each
+attempt counted before it is made.
 """
 
 import base64
@@ -24,6 +26,7 @@ from aws_lambda_powertools.utilities.data_classes.kafka_event import KafkaEventR
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pg8000.exceptions import DatabaseError
 
+from booking.events import unended
 from booking.platform.postgres import DatabaseAway, primary
 from booking.platform.postgres_hosts import sqlstate
 from booking.platform.problems import Unavailable
@@ -66,6 +69,10 @@ class OutOfTime(Unavailable):
     """The batch took too long; what is left of it comes again."""
 
     slug = "batch-out-of-time"
+
+
+class FunctionKilled(Exception):
+    """The function was killed while it had this record, or one beside it in its partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +127,11 @@ class Consumer:
     def _handle(self, records: Sequence[KafkaEventRecord]) -> list[Exception | None]:
         """For each record why it has to come again, None if it is done."""
         until_s = time.monotonic() + _BATCH_S_MAX
+        starts = unended.starts_of(records)
+        deadly = unended.begin(self._name, starts)
         faults: list[Exception | None] = [None] * len(records)
         readable: list[Taken] = []
+        suspects: list[Taken] = []
         for place, record in enumerate(records):
             if record.decoded_headers.get(REDRIVEN_FOR, self._name.encode()) != self._name.encode():
                 continue
@@ -130,10 +140,38 @@ class Consumer:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
                 faults[place] = self._fail(Taken(place, record, None), fault)
             else:
-                readable.append(Taken(place, record, envelope))
+                taken = Taken(place, record, envelope)
+                (suspects if unended.partition_of(record) in deadly else readable).append(taken)
         for taken, failure in self._apply(readable, until_s):
             faults[taken.place] = self._fail(taken, failure)
+        for taken in suspects:
+            faults[taken.place] = self._try_alone(taken, until_s)
+        unended.end(self._name, starts.values())  # not where this is killed, or ends with an error that nobody expects
         return faults
+
+    def _try_alone(self, taken: Taken, until_s: float) -> Exception | None:
+        """Apply one of a batch that killed the function: the attempt is counted before it, since after it nobody may.
+
+        Answers why it has to come again, None if it is done or set aside.
+        """
+        if time.monotonic() > until_s:
+            return OutOfTime()
+        died = FunctionKilled("out of memory, out of time, or a crash: its log says which")
+        try:
+            noted = self._note_failure(taken, repr(died), transient=is_transient(died))
+        except Exception as unnoted:
+            logger().warning("event not tried: the attempt could not be counted", consumer=self._name, **_named(taken))
+            return unnoted
+        if noted["set_aside"]:
+            self._tell_set_aside(noted, died, taken)
+            return None
+        return next((fault for _, fault in self._apply([taken], until_s)), None)
+
+    def _tell_set_aside(self, noted: Mapping[str, Any], fault: Exception, taken: Taken) -> None:
+        """Unless it was not set aside just now: somebody has discarded it, or it was applied meanwhile."""
+        if noted["attempts"]:
+            logger().error("event set aside", reason=repr(fault), consumer=self._name, **noted, **_named(taken))
+            count("DeadLettersArrived", consumer=self._name)
 
     def _apply(self, batch: Sequence[Taken], until_s: float) -> Iterator[tuple[Taken, Exception]]:
         """Apply what can be applied; yields the records that cannot, and why."""
@@ -188,7 +226,7 @@ class Consumer:
         logger().error("event failed", exc_info=fault, **noted, **named)
         if not noted["set_aside"]:
             return fault
-        count("DeadLettersArrived", consumer=self._name)
+        self._tell_set_aside(noted, fault, taken)
         return None
 
     def _note_failure(self, taken: Taken, error: str, *, transient: bool) -> dict[str, Any]:
@@ -231,7 +269,7 @@ def is_transient(fault: Exception) -> bool:
     """Whether a record that failed with this may take effect when it is tried again later, as it stands."""
     if isinstance(fault, DatabaseError):
         return str(sqlstate(fault))[:2] in _TRANSIENT_CLASSES
-    return isinstance(fault, (Unavailable, OSError))
+    return isinstance(fault, (Unavailable, OSError, FunctionKilled))
 
 
 def _storable(text: str) -> str:

@@ -71,6 +71,14 @@ charges    HASH   probe_from, prober, probe_ends (``payment/gateways/lua/circuit
                   breaker keeps charges away from the firm; expires an hour after the last change
 lookups    HASH   the same for questions and cancellations
 ========== ====== ==================================================================================================
+
+``events:{<consumer>}:<name>``, at the endpoint ``cache``. Without them a record that kills its consumer holds up its
+partition until they are counted again.
+
+========== ====== ==================================================================================================
+unended    HASH   ``<topic>-<partition>/<offset>`` → how often a batch was begun there and has not ended; expires 24 h
+                  after the last began
+========== ====== ==================================================================================================
 """
 
 from functools import lru_cache
@@ -114,6 +122,11 @@ def schedules_keys(concert_id: int) -> list[str]:
 def circuit_key(gateway: str, operation: str) -> str:
     """The circuit breaker of an operation (charges, lookups) of a payment firm."""
     return f"gateway:{{{gateway}}}:{operation}"
+
+
+def unended_key(consumer: str) -> str:
+    """The batches that a consumer of the events has begun and not ended."""
+    return f"events:{{{consumer}}}:unended"
 
 
 def seat_lock_names(key: str) -> tuple[int, str]:

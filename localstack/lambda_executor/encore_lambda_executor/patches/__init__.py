@@ -8,7 +8,13 @@ in the place of (`module:attribute`), and `apply()`.
 import importlib
 from collections.abc import Mapping
 
-NEEDED = ("keep_events_at_updates", "keep_s3_objects_in_instance", "tag_rest_apis", "wait_briefly_for_functions")
+NEEDED = (
+    "keep_events_at_updates",
+    "keep_s3_objects_in_instance",
+    "tag_rest_apis",
+    "update_alarms",
+    "wait_briefly_for_functions",
+)
 SPEED = (
     "metrics_in_batches",
     "lambda_in_process",

@@ -1,0 +1,14 @@
+"""CloudFormation can change an alarm: LocalStack can only make one, and the update of the stack failed with it."""
+
+from typing import Any
+
+
+def apply() -> None:
+    from localstack.services.cloudwatch.resource_providers.aws_cloudwatch_alarm import CloudWatchAlarmProvider
+
+    def update(self: Any, request: Any) -> Any:
+        """PutMetricAlarm makes an alarm, or replaces the one of that name."""
+        request.desired_state.setdefault("AlarmName", request.previous_state["AlarmName"])
+        return self.create(request)
+
+    CloudWatchAlarmProvider.update = update
