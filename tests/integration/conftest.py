@@ -49,22 +49,27 @@ def instance() -> Instance:
 @pytest.fixture(scope="session")
 def make_database(instance: Instance) -> Iterator[Callable[..., str]]:
     """Makes an empty, migrated database of this name and returns its URL; dropped at the end. ``seat_partitions``: its
-    seats are split in so many."""
-    made: list[str] = []
+    seats are split in so many. One is migrated, the others are copies of it: that takes half the time."""
+    made: set[str] = set()
+
+    def create(name: str, template: str) -> str:
+        run_as_superuser(
+            instance,
+            f"drop database if exists {name} with (force)",
+            f"create database {name} owner encore template {template}",
+        )
+        made.add(name)
+        return instance.database_url().rsplit("/", 1)[0] + f"/{name}"
 
     def make(name: str, seat_partitions: int = 0) -> str:
-        run_as_superuser(
-            instance, f"drop database if exists {name} with (force)", f"create database {name} owner encore"
-        )
-        made.append(name)
-        url = instance.database_url().rsplit("/", 1)[0] + f"/{name}"
-        with patch.dict(os.environ, ENCORE_SEAT_PARTITIONS=str(seat_partitions)):
-            migrate(url)
-        return url
+        migrated = f"encore_migrated_{seat_partitions}"
+        if migrated not in made:
+            with patch.dict(os.environ, ENCORE_SEAT_PARTITIONS=str(seat_partitions)):
+                migrate(create(migrated, "template1"))
+        return create(name, migrated)
 
     yield make
-    for name in made:
-        run_as_superuser(instance, f"drop database if exists {name} with (force)")
+    run_as_superuser(instance, *(f"drop database if exists {name} with (force)" for name in made))
 
 
 @pytest.fixture(scope="session")

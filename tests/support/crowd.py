@@ -51,6 +51,8 @@ class Crowd:
         self._start_us = line.clock.now_us
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._left = 0
+        """What is still to come, but for what comes again and again."""
         self._settings: dict[str, object] | None = None
         self.every(TICK_S, self.tick)
 
@@ -60,23 +62,33 @@ class Crowd:
 
     def at(self, seconds: float, act: Callable[[], None]) -> None:
         """Do something at a moment of the simulation."""
-        heapq.heappush(self._events, (self._start_us + round(seconds * 1e6), next(self._order), act))
+
+        def once() -> None:
+            self._left -= 1
+            act()
+
+        self._left += 1
+        self._schedule(seconds, once)
 
     def every(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something again and again, as long as there is something else to come."""
+
         def again() -> None:
             act()
-            self.at(self.now_s + seconds, again)
+            self._schedule(self.now_s + seconds, again)
 
-        self.at(self.now_s + seconds, again)
+        self._schedule(self.now_s + seconds, again)
+
+    def _schedule(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self._start_us + round(seconds * 1e6), next(self._order), act))
 
     def run(self, until_s: float) -> None:
-        """Let time pass."""
+        """Let time pass, until then at most: it stops when nobody has anything left to do."""
         end_us = self._start_us + round(until_s * 1e6)
-        while self._events and self._events[0][0] <= end_us:
+        while self._left and self._events[0][0] <= end_us:
             at_us, _, act = heapq.heappop(self._events)
             self.line.clock.move_to(at_us)
             act()
-        self.line.clock.move_to(end_us)
 
     def tick(self) -> None:
         """The background loop's, without its copy."""

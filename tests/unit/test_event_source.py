@@ -551,7 +551,7 @@ def test_invoking(status: int, headers: dict[str, str], body: str, expected: Any
             await invoker.close()
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         assert asyncio.run(invoke(server.server_port)) == expected

@@ -11,7 +11,7 @@ from artillery.report import Audit
 from artillery.thresholds import Threshold
 from encore_stack.commands import load
 from encore_stack.instance import PROJECT_DIR, Instance
-from support.scripts import run_script
+from support.scripts import call_verb
 
 RECORDED = Path(__file__).parent / "load" / "artillery.json"
 SMOKE = ["smoke", "--target", "gateway"]
@@ -117,7 +117,7 @@ def test_only_the_newest_runs_are_kept(stack: SimpleNamespace) -> None:
     ],
 )
 def test_a_wrong_call_ends_with_2(arguments: tuple[str, ...], words: str) -> None:
-    done = run_script("load", *arguments, ENCORE_INSTANCE="never-made")
+    done = call_verb("load", *arguments, ENCORE_INSTANCE="never-made")
 
     assert done.returncode == 2
     assert words in done.stderr

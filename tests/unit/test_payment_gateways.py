@@ -289,7 +289,7 @@ def callbacks() -> Iterator[tuple[str, "Queue[dict[str, Any]]"]]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/", received
     server.shutdown()

@@ -1,16 +1,31 @@
 """The verbs of scripts/: each explains itself, and says what is wrong with a wrong call."""
 
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from encore_stack.instance import PROJECT_DIR
-from support.scripts import run_script
+from support.scripts import call_verb, run_script
 
 _VERBS = sorted(path.name for path in (PROJECT_DIR / "scripts").iterdir() if path.is_file())
 
 
+@pytest.fixture(scope="module")
+def run_verb() -> Iterator[Callable[[str, str], subprocess.CompletedProcess[str]]]:
+    """What became of a verb that was told one option; all are told, on all cores, from when the first is asked for."""
+    calls = [(verb, option) for option in ("--help", "--no-such-option") for verb in _VERBS]
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        called = {call: cores.submit(run_script, *call) for call in calls}
+        yield lambda verb, option: called[verb, option].result()
+        cores.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("verb", _VERBS)
-def test_every_verb_explains_itself(verb: str) -> None:
-    done = run_script(verb, "--help")
+def test_every_verb_explains_itself(verb: str, run_verb: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run_verb(verb, "--help")
 
     assert done.returncode == 0, done.stderr
     assert f"scripts/{verb}" in done.stdout
@@ -19,8 +34,8 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", _VERBS)
-def test_an_unknown_option_is_refused(verb: str) -> None:
-    done = run_script(verb, "--no-such-option")
+def test_an_unknown_option_is_refused(verb: str, run_verb: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run_verb(verb, "--no-such-option")
 
     assert done.returncode == 2
     assert "error" in done.stderr
@@ -45,7 +60,7 @@ def test_an_unknown_option_is_refused(verb: str) -> None:
     ids=lambda command: command[0],
 )
 def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -> None:
-    done = run_script(*command, ENCORE_INSTANCE="never-made")
+    done = call_verb(*command, ENCORE_INSTANCE="never-made")
 
     assert done.returncode == 2
     assert "there is no instance 'never-made'" in done.stderr
@@ -56,9 +71,6 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
     ("command", "words"),
     [
         (("seed", "--concerts", "3", "--schedules", "10", "--seats", "100"), "cannot be shared evenly"),
-        (("up", "--parts", "nosuch"), "no part is called 'nosuch'"),
-        (("up", "--watch", "--parts", "redis"), "--watch needs the whole stack"),
-        (("up", "--brokers", "2"), "--brokers takes 1 or 3, not '2'"),
         (("gate", "explode", "1"), "invalid choice: 'explode'"),
         (("gate", "show", "concert"), "'concert' is no concert's id"),
         (("gate", "show", "1", "2"), "show takes no value"),
@@ -84,11 +96,26 @@ def test_an_instance_that_is_not_there_is_no_success(command: tuple[str, ...]) -
         (("audit", "--settle", "soon"), "'soon' is no number of seconds from 0 to 3,600"),
         (("bench", "--partitions", "--line"), "--line: not allowed with argument --partitions"),
         (("bench", "--seats", "15000"), "--seats is for --partitions"),
-        (("up", "--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(command: tuple[str, ...], words: str) -> None:
-    done = run_script(*command)
+    done = call_verb(*command)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--parts", "nosuch"), "no part is called 'nosuch'"),
+        (("--watch", "--parts", "redis"), "--watch needs the whole stack"),
+        (("--brokers", "2"), "--brokers takes 1 or 3, not '2'"),
+        (("--redis", "many"), "--redis takes single, split, sentinel or cluster, not 'many'"),
+    ],
+)
+def test_up_refuses_before_it_installs_anything(arguments: tuple[str, ...], words: str) -> None:
+    done = run_script("up", *arguments)
 
     assert done.returncode == 2
     assert words in done.stderr

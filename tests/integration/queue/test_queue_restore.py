@@ -121,6 +121,7 @@ def test_unrecorded_admissions_count_as_inside_until_they_would_lapse(open_line)
     assert len(line.admissions()) == 3
 
 
+@runs_on("single")  # it waits for the database's clock
 def test_every_loss_counts_until_its_people_would_lapse(open_line, use_settings):
     line = open_line(capacity=10, rate_per_s=1)
     line.join("ann")

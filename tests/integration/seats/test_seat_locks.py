@@ -110,7 +110,9 @@ def test_a_lock_names_its_owner_and_expires(schedule: int, holding: Callable[...
     assert 2_000 < redis("locks").pttl(seat_lock_key(schedule, "1")) <= 3_000
 
 
-def test_all_seats_or_none_in_one_call(schedule: int, holding: Callable[..., SeatLocks], asked: Counter[str]) -> None:
+def test_all_seats_or_none_in_one_call(
+    schedule: int, holding: Callable[..., SeatLocks], asked: Counter[str], time: Hourglass
+) -> None:
     holding(schedule, [2], ANNA)  # opens the connection, loads the library
     asked.clear()
 
@@ -122,7 +124,7 @@ def test_all_seats_or_none_in_one_call(schedule: int, holding: Callable[..., Sea
 
 
 def test_a_loser_is_answered_without_sql(
-    http: httpx.Client, shop: Shop, holding: Callable[..., SeatLocks], asked: Counter[str]
+    http: httpx.Client, shop: Shop, holding: Callable[..., SeatLocks], asked: Counter[str], time: Hourglass
 ) -> None:
     person = Person(http).join(shop.concert_id)
     holding(shop.concert_id, [2], ANNA)
