@@ -18,12 +18,14 @@ _NAMESPACE = "Encore"
 
 _correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
 _write_lock = threading.Lock()
+_make_lock = threading.Lock()
 
 
 @cache
 def logger() -> Logger:
     """The function's structured logger (service name from POWERTOOLS_SERVICE_NAME)."""
-    return Logger()
+    with _make_lock:  # a second thread would find the first one's half made, and fail
+        return Logger()
 
 
 def correlation_id() -> str:
