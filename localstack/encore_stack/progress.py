@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 _ALIVE_TTY_S = 1.0
 _ALIVE_S = 10.0
+_SAID_S = 2.0
 _WIDTH = 46
 
 
@@ -36,6 +37,19 @@ def alive(title: str) -> Iterator[None]:
         yield
     finally:
         _signs.end(block)
+
+
+class Progress:
+    """Says what is being done, at most every two seconds and on stderr: the answer may be JSON."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._next_s = time.monotonic() + _SAID_S
+
+    def __call__(self, doing: str) -> None:
+        if not self._quiet and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _SAID_S
+            print(f"  {doing}", file=sys.stderr, flush=True)
 
 
 class _SignsOfLife:

@@ -24,6 +24,8 @@ Script = Callable[..., subprocess.CompletedProcess[str]]
 _PEOPLE = 200
 _GROUPS = 60
 _AT_ONCE = 40
+as_deployed = pytest.mark.parametrize("http", ["api_url"], indirect=True)
+"""What a deployed loop does, whichever way the request came: it takes seconds, and is waited for once."""
 
 
 def free_seats(person: Person, schedule_id: int) -> list[int]:
@@ -128,6 +130,7 @@ def test_a_correlation_id_goes_from_the_request_to_the_consumers_log(http: httpx
     wait_for(lambda: {"log": log.read_text()}, lambda shown: correlation_id in shown["log"])
 
 
+@as_deployed
 def test_a_payment_in_doubt_is_settled_and_becomes_a_ticket(http: httpx.Client, instance: Instance) -> None:
     person = Person(http).join(3)
     reservation_id = person.reserve(302, [first_free_seat(person, 302)]).json()["reservation_id"]
@@ -141,6 +144,7 @@ def test_a_payment_in_doubt_is_settled_and_becomes_a_ticket(http: httpx.Client, 
     assert booked["status"] == "confirmed"
 
 
+@as_deployed
 def test_the_sweeper_puts_back_the_seats_of_a_lapsed_hold(http: httpx.Client, instance: Instance) -> None:
     person = Person(http).join(3)
     reservation_id = person.reserve(303, [first_free_seat(person, 303)]).json()["reservation_id"]

@@ -175,20 +175,33 @@ class Shop:
 def confirm_without_gateway(shop: Shop, numbers: list[int], name: str = "someone") -> str:
     """A confirmed reservation in the database alone; no gateway's book knows of it."""
     held = shop.hold(numbers, name)
-    attempt = shop.attempt(name)
-    begun = primary().document(
-        "select begin_payment(:person, :key, 'x', cast(:concert as bigint), cast(:id as uuid), 'danal', 'card', 60)"
-        "::text",
-        person=attempt.shopper.person,
-        key=attempt.key,
+    settle_without_gateway(begin_without_gateway(shop, held, name)["payment"]["payment_id"], "captured")
+    return str(held["reservation_id"])
+
+
+def begin_without_gateway(
+    shop: Shop, held: dict[str, Any], name: str = "someone", *, key: str | None = None, deadline_s: int = 120
+) -> dict[str, Any]:
+    """The database's part of paying: what begin_payment answers. No payment firm is asked."""
+    begun: dict[str, Any] = primary().document(
+        "select begin_payment(:person, :key, 'x', :concert, cast(:id as uuid), 'danal', 'card', :deadline_s)::text",
+        person=shop.shopper(name).person,
+        key=key or new_key(),
         concert=shop.concert_id,
         id=held["reservation_id"],
+        deadline_s=deadline_s,
     )
+    return begun
+
+
+def settle_without_gateway(payment_id: str, outcome: str, hold_after_decline_s: int = 60) -> None:
+    """What follows from what a payment firm is said to have answered."""
     primary().rows(
-        "select settle_payment(cast(:id as uuid), 'danal', 'captured', 'captured', 60, 'test')",
-        id=begun["payment"]["payment_id"],
+        "select settle_payment(cast(:id as uuid), 'danal', :outcome, :outcome, :hold_after_decline_s, 'test')",
+        id=payment_id,
+        outcome=outcome,
+        hold_after_decline_s=hold_after_decline_s,
     )
-    return str(held["reservation_id"])
 
 
 def lapse(run: Callable[[str], object], reservation_id: str, ago: str = "1 hour") -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -16,10 +15,10 @@ from booking.platform.settings import settings
 from encore_stack.arguments import seconds_up_to
 from encore_stack.instance import Instance
 from encore_stack.process_settings import adopt_settings
+from encore_stack.progress import Progress
 
 _SETTLE_S_DEFAULT, _SETTLE_S_MAX = 120, 3_600
 _FINDINGS_SHOWN_MAX = 10
-_PROGRESS_S = 2.0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,8 +31,9 @@ def run(arguments: Sequence[str]) -> int:
         read_topic=partial(read_topic, settings().kafka_bootstrap_servers, settings().reservation_topic),
         without=options.without or (),
     )
+    progress = Progress(quiet=options.json)
     try:
-        settled = options.settle is None or auditor.settle(options.settle, _Progress(quiet=options.json))
+        settled = options.settle is None or auditor.settle(options.settle, lambda left: progress(_as_wait(left)))
         verdict = auditor.audit()
     except (AuditImpossible, DatabaseAway) as fault:
         print(f"error: the audit cannot be made: {fault}; is the stack up? see scripts/status", file=sys.stderr)
@@ -62,8 +62,7 @@ def as_text(verdict: Verdict) -> str:
         if len(found) > _FINDINGS_SHOWN_MAX:
             lines.append(f"        … and {len(found) - _FINDINGS_SHOWN_MAX} more (--json shows all)")
     looked_at = ", ".join(f"{count:,} {name}" for name, count in verdict.checked.items())
-    waiting = ", ".join(f"{count:,} {kind}" for kind, count in verdict.in_flight.items() if count) or "nothing"
-    lines += [f"  looked at {looked_at}; in flight: {waiting}"]
+    lines += [f"  looked at {looked_at}; in flight: {_counted(verdict.in_flight) or 'nothing'}"]
     lines.append(f"audit {'passed' if verdict.passed else 'FAILED'}")
     return "\n".join(lines)
 
@@ -81,18 +80,12 @@ def _as_json(verdict: Verdict) -> str:
     return msgspec.json.encode(report).decode()
 
 
-class _Progress:
-    """Says every two seconds what is still waited for."""
+def _as_wait(left: Mapping[str, int]) -> str:
+    return f"waiting for {_counted(left)}"
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._next_s = time.monotonic() + _PROGRESS_S
 
-    def __call__(self, waiting: Mapping[str, int]) -> None:
-        if not self._quiet and time.monotonic() >= self._next_s:
-            self._next_s += _PROGRESS_S
-            left = ", ".join(f"{count:,} {kind}" for kind, count in waiting.items() if count)
-            print(f"  waiting for {left}", flush=True)
+def _counted(in_flight: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in in_flight.items() if count)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,11 +16,9 @@ from booking.events.dead_letters import (
     list_dead_letters,
     redrive,
 )
-from booking.platform.postgres import DatabaseAway
-from booking.platform.problems import Refusal
 from encore_stack.arguments import whole_number
 from encore_stack.instance import Instance
-from encore_stack.operators import operator_name
+from encore_stack.operators import exit_code, operator_name
 from encore_stack.process_settings import adopt_settings
 
 _LIMIT = 100
@@ -39,17 +37,10 @@ def run(arguments: Sequence[str]) -> int:
         "redrive": _redrive,
         "discard": _discard,
     }
-    try:
-        return verbs[options.verb](options)
-    except NoDeadLetter as fault:
-        print(f"error: {fault}; scripts/dead-letters list --state all shows them", file=sys.stderr)
-        return 1
-    except DatabaseAway as fault:
-        print(f"error: {fault}; is the stack up? see scripts/status", file=sys.stderr)
-        return 1
-    except Refusal as refused:
-        print(f"error: {refused}", file=sys.stderr)
-        return 1
+    return exit_code(
+        lambda: verbs[options.verb](options),
+        {NoDeadLetter: "scripts/dead-letters list --state all shows them"},
+    )
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -8,12 +8,10 @@ from typing import Any
 import msgspec
 
 from booking.operations.long_locks import LEFT_ALONE, NoLockHolder, end_lock_holder, lock_holders, long_lock_record
-from booking.platform.postgres import DatabaseAway
-from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from encore_stack.arguments import process_id, whole_number
 from encore_stack.instance import Instance
-from encore_stack.operators import operator_name
+from encore_stack.operators import exit_code, operator_name
 from encore_stack.process_settings import adopt_settings
 
 _SHOWN = 10
@@ -25,19 +23,12 @@ def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 done, 1 not ended, or the database is away, 2 misused."""
     options = _parser().parse_args(arguments)
     adopt_settings(Instance.load_existing())
-    try:
-        if options.end is None:
-            return _show(options.limit, as_json=options.json)
-        record = end_lock_holder(options.end, operator_name())
-    except NoLockHolder as fault:
-        print(f"error: {fault}; scripts/long-locks shows who does", file=sys.stderr)
-        return 1
-    except DatabaseAway as fault:
-        print(f"error: {fault}; is the stack up? see scripts/status", file=sys.stderr)
-        return 1
-    except Refusal as refused:
-        print(f"error: {refused}", file=sys.stderr)
-        return 1
+    verb = _show if options.end is None else _end_holder
+    return exit_code(lambda: verb(options), {NoLockHolder: "scripts/long-locks shows who does"})
+
+
+def _end_holder(options: argparse.Namespace) -> int:
+    record = end_lock_holder(options.end, operator_name())
     print(_as_json(record) if options.json else as_line(record))
     if record["fault"]:
         print(f"error: session {options.end} is still there: {record['fault']}", file=sys.stderr)
@@ -45,9 +36,9 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _show(limit: int, *, as_json: bool) -> int:
-    holders, record = lock_holders(), long_lock_record(limit)
-    print(_as_json({"now": holders, "record": record}) if as_json else as_text(holders, record))
+def _show(options: argparse.Namespace) -> int:
+    holders, record = lock_holders(), long_lock_record(options.limit)
+    print(_as_json({"now": holders, "record": record}) if options.json else as_text(holders, record))
     return 0
 
 

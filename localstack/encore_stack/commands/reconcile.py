@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -27,9 +26,9 @@ from booking.platform.postgres import DatabaseAway, Server
 from booking.platform.settings import settings
 from encore_stack.instance import Instance
 from encore_stack.process_settings import adopt_settings
+from encore_stack.progress import Progress
 
 _SHOWN_MAX = 10
-_PROGRESS_S = 2.0
 
 _ADVICE = {
     Kind.NOT_RECORDED: "is every_minute_settle_payments running? scripts/logs settle shows it",
@@ -54,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     adopt_settings(Instance.load_existing())
     try:
         with closing(Server(settings().database_url, statement_timeout_ms=STATEMENT_TIMEOUT_MS)) as server:
-            found = reconcile(server, book_urls(), heal=options.heal, progress=_Progress(quiet=options.json))
+            found = reconcile(server, book_urls(), heal=options.heal, progress=Progress(quiet=options.json))
     except DatabaseAway as fault:
         print(f"error: {fault}; is the stack up? see scripts/status", file=sys.stderr)
         return 2
@@ -128,19 +127,6 @@ def _here(facts: Facts) -> str:
     where = f" at {facts.payment_gateway}" if facts.payment_gateway != facts.gateway else ""
     whose = f" of reservation {facts.reservation_id}" if facts.reservation_id != facts.order_id else ""
     return f"here it is {facts.status}{where}, {facts.amount:,} {facts.currency}{whose}"
-
-
-class _Progress:
-    """Says every two seconds what is being done, on stderr: the answer may be JSON."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._next_s = time.monotonic() + _PROGRESS_S
-
-    def __call__(self, doing: str) -> None:
-        if not self._quiet and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + _PROGRESS_S
-            print(f"  {doing}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

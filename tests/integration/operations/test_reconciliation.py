@@ -22,7 +22,7 @@ from encore_stack.instance import PROJECT_DIR
 from encore_stack.sample_events import event_from, outcome_of, samples_of
 from fast_gateway.functions import Context, load_handler
 from support.gateways import SimulatedGateway
-from support.shop import PRICE, Shop
+from support.shop import PRICE, Shop, begin_without_gateway, settle_without_gateway
 
 Gateways = dict[str, SimulatedGateway]
 _LONG_AGO_S = 3_600
@@ -65,25 +65,6 @@ def look(server: Server, gateways: Gateways) -> Look:
 
 def run(server: Server, gateways: Gateways, *, heal: bool = False) -> Reconciliation:
     return reconcile(server, {name: firm.panel_url for name, firm in gateways.items()}, heal=heal)
-
-
-def begin(shop: Shop, held: dict[str, str]) -> str:
-    """A payment that is committed and not yet asked for; its id."""
-    begun = primary().document(
-        "select begin_payment(:person, :key, 'x', cast(:concert as bigint), cast(:id as uuid), 'danal', 'card', 60)"
-        "::text",
-        person=shop.shopper().person,
-        key=uuid.uuid4().hex,
-        concert=shop.concert_id,
-        id=held["reservation_id"],
-    )
-    return str(begun["payment"]["payment_id"])
-
-
-def settle(payment_id: str, outcome: str) -> None:
-    primary().rows(
-        "select settle_payment(cast(:id as uuid), 'danal', :outcome, 'x', 60, 'test')", id=payment_id, outcome=outcome
-    )
 
 
 def charge(firm: str, key: str, order_id: str, amount: int = PRICE, currency: str = "KRW") -> None:
@@ -136,9 +117,9 @@ def test_money_that_lies_at_the_firm_for_nothing_goes_back(
     shop: Shop, danal: SimulatedGateway, look: Look, status: str
 ) -> None:
     held = shop.hold([1])
-    payment_id = begin(shop, held)
+    payment_id = begin_without_gateway(shop, held)["payment"]["payment_id"]
     charge("danal", payment_id, held["reservation_id"])
-    settle(payment_id, "declined")
+    settle_without_gateway(payment_id, "declined")
     primary().rows("update payment set status = :status where id = cast(:id as uuid)", status=status, id=payment_id)
     kind = {"declined": Kind.TAKEN_FOR_NOTHING, "refunded": Kind.REFUND_OWED}[status]
 
@@ -185,7 +166,7 @@ def test_a_charge_under_a_strange_key_is_left_alone(danal: SimulatedGateway, loo
 
 def test_a_ticket_that_nobody_paid_for_is_reported(shop: Shop, danal: SimulatedGateway, look: Look) -> None:
     held = shop.hold([1])
-    settle(begin(shop, held), "captured")
+    settle_without_gateway(begin_without_gateway(shop, held)["payment"]["payment_id"], "captured")
 
     assert look(held["reservation_id"]) == [(Kind.NOT_CHARGED, State.IN_FLIGHT)]
     shop.pass_time(_LONG_AGO_S)
@@ -235,10 +216,10 @@ def test_a_charge_that_is_not_what_was_asked_for_is_reported(
     shop: Shop, danal: SimulatedGateway, look: Look, booked: dict[str, object], kind: Kind
 ) -> None:
     held = shop.hold([1])
-    payment_id = begin(shop, held)
+    payment_id = begin_without_gateway(shop, held)["payment"]["payment_id"]
     as_asked: dict[str, object] = {"order_id": held["reservation_id"]}
     charge("danal", payment_id, **(as_asked | booked))  # type: ignore[arg-type]
-    settle(payment_id, "captured")
+    settle_without_gateway(payment_id, "captured")
     shop.pass_time(_LONG_AGO_S)
 
     assert look(str((as_asked | booked)["order_id"]), heal=True) == [(kind, State.LEFT)]
@@ -263,9 +244,9 @@ def test_a_charge_that_may_be_all_there_is_stays(
     shop: Shop, danal: SimulatedGateway, gateways: Gateways, look: Look
 ) -> None:
     held = shop.hold([1])
-    payment_id = begin(shop, held)
+    payment_id = begin_without_gateway(shop, held)["payment"]["payment_id"]
     charge("payco", payment_id, held["reservation_id"])
-    settle(payment_id, "captured")
+    settle_without_gateway(payment_id, "captured")
     shop.pass_time(_LONG_AGO_S)
 
     found = look(held["reservation_id"], heal=True)
@@ -299,7 +280,7 @@ def test_the_job_reports_and_measures(
     shop: Shop, danal: SimulatedGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = shop.hold([1])
-    settle(begin(shop, held), "captured")
+    settle_without_gateway(begin_without_gateway(shop, held)["payment"]["payment_id"], "captured")
     shop.pass_time(_LONG_AGO_S)
     charge("danal", str(uuid.uuid4()), str(uuid.uuid4()))
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "false")

@@ -387,6 +387,7 @@ def test_without_the_readers_lock_they_all_ask(
     assert len(etags) == 1
 
 
+@runs_on("single")  # it waits until it has waited for long enough
 @pytest.mark.race
 def test_readers_wait_a_moment_only_for_one_that_has_died(shop: Shop, count_trips: CountTrips) -> None:
     redis("cache").set(key(shop, "reader"), "somebody who died", px=60_000)

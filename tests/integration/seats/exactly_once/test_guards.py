@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from pg8000.exceptions import DatabaseError
@@ -23,7 +22,7 @@ from booking.seats.problems import KeyReused, SeatTaken
 from support.guards import Dropped, Guard, Out
 from support.races import everybody_at_once, outcome_of
 from support.rows import wait_until_some_wait
-from support.shop import Shop, new_key
+from support.shop import Shop, begin_without_gateway, new_key, settle_without_gateway
 
 pytestmark = pytest.mark.race
 
@@ -134,7 +133,7 @@ def another_request_is_taken_for_a_retry() -> str | None:
 def a_retried_payment_gets_another_answer() -> str | None:
     shop, key = Shop.open(wait=False), new_key()
     held = shop.hold([1])
-    first, again = begin_payment(shop, held, key=key), begin_payment(shop, held, key=key)
+    first, again = begin_without_gateway(shop, held, key=key), begin_without_gateway(shop, held, key=key)
     return None if (again["outcome"], again["payment"]) == ("replayed", first["payment"]) else str(again)
 
 
@@ -191,64 +190,64 @@ def a_lapsed_hold_is_paid() -> str | None:
     shop = Shop.open(wait=False)
     held = shop.hold([1])
     shop.lapse_within_cap(held)
-    begun = begin_payment(shop, held)
+    begun = begin_without_gateway(shop, held)
     return None if begun["outcome"] == "hold-expired" else str(begun)
 
 
 def late_money_takes_another_persons_seat() -> str | None:
     shop = Shop.open(wait=False)
     late = shop.hold([1, 2], "late")
-    payment_id = begin_payment(shop, late, "late")["payment"]["payment_id"]
+    payment_id = begin_without_gateway(shop, late, "late")["payment"]["payment_id"]
     shop.lapse(late)
     quick = shop.hold([2], "quick")
-    settle(payment_id, "captured")
+    settle_without_gateway(payment_id, "captured")
     return None if shop.seat(2)["reservation_id"] == quick["reservation_id"] else str(shop.seat(2))
 
 
 def late_money_gets_somebody_over_the_limit() -> str | None:
     shop = Shop.open(wait=False)
     late = shop.hold([1, 2])
-    payment_id = begin_payment(shop, late)["payment"]["payment_id"]
+    payment_id = begin_without_gateway(shop, late)["payment"]["payment_id"]
     shop.lapse(late)
     shop.hold([3, 4, 5, 6])
-    settle(payment_id, "captured")
+    settle_without_gateway(payment_id, "captured")
     return None if shop.show(late)["status"] == "refunded" else "six seats"
 
 
 def an_ended_payment_gets_somebody_over_the_limit() -> str | None:
     shop = Shop.open(wait=False)
     late = shop.hold([1, 2])
-    payment_id = begin_payment(shop, late)["payment"]["payment_id"]
+    payment_id = begin_without_gateway(shop, late)["payment"]["payment_id"]
     shop.lapse_within_cap(late)
     shop.hold([3, 4, 5, 6])
-    settle(payment_id, "declined")
+    settle_without_gateway(payment_id, "declined")
     return None if shop.show(late)["status"] == "expired" else "six seats"
 
 
 def an_ended_payment_extends_what_went_through_other_hands() -> str | None:
     shop = Shop.open(wait=False)
     late = shop.hold([1], "late")
-    payment_id = begin_payment(shop, late, "late")["payment"]["payment_id"]
+    payment_id = begin_without_gateway(shop, late, "late")["payment"]["payment_id"]
     shop.lapse_within_cap(late)
     release_hold(shop.hold([1], "quick")["reservation_id"], shop.shopper("quick").person)
-    settle(payment_id, "declined")
+    settle_without_gateway(payment_id, "declined")
     return None if shop.show(late, "late")["status"] == "expired" else str(shop.ledger(1))
 
 
 def a_capture_is_believed_that_may_have_gone_back() -> str | None:
     shop = Shop.open(wait=False)
     held = shop.hold([1])
-    payment_id = begin_payment(shop, held)["payment"]["payment_id"]
+    payment_id = begin_without_gateway(shop, held)["payment"]["payment_id"]
     primary().rows("update payment set cancelling = true where id = cast(:id as uuid)", id=payment_id)
-    settle(payment_id, "captured")
+    settle_without_gateway(payment_id, "captured")
     return None if shop.show(held)["status"] == "paying" else shop.show(held)["status"]
 
 
 def a_payment_is_settled_twice() -> str | None:
     shop = Shop.open(wait=False)
-    payment_id = begin_payment(shop, shop.hold([1]))["payment"]["payment_id"]
-    settle(payment_id, "captured")
-    settle(payment_id, "captured")
+    payment_id = begin_without_gateway(shop, shop.hold([1]))["payment"]["payment_id"]
+    settle_without_gateway(payment_id, "captured")
+    settle_without_gateway(payment_id, "captured")
     return None if shop.ledger(1) == ["held", "sold"] else str(shop.ledger(1))
 
 
@@ -258,7 +257,7 @@ def a_reservation_is_paid_twice_at_once() -> str | None:
 
     def pay(_: int) -> str:
         with suppress(DatabaseError):
-            return str(begin_payment(shop, held)["outcome"])
+            return str(begin_without_gateway(shop, held)["outcome"])
         return "refused by a constraint"
 
     outcomes = everybody_at_once(4, pay, 4)
@@ -268,15 +267,15 @@ def a_reservation_is_paid_twice_at_once() -> str | None:
 def a_payment_moves_the_hold_past_its_cap() -> str | None:
     shop = Shop.open(wait=False)
     with suppress(DatabaseError):
-        begin_payment(shop, shop.hold([1]), deadline_s=settings().hold_cap_s * 2)
+        begin_without_gateway(shop, shop.hold([1]), deadline_s=settings().hold_cap_s * 2)
     return past_the_cap(shop)
 
 
 def a_decline_moves_the_hold_past_its_cap() -> str | None:
     shop = Shop.open(wait=False)
-    payment_id = begin_payment(shop, shop.hold([1]))["payment"]["payment_id"]
+    payment_id = begin_without_gateway(shop, shop.hold([1]))["payment"]["payment_id"]
     with suppress(DatabaseError):
-        settle(payment_id, "declined", hold_after_decline_s=settings().hold_cap_s * 2)
+        settle_without_gateway(payment_id, "declined", hold_after_decline_s=settings().hold_cap_s * 2)
     return past_the_cap(shop)
 
 
@@ -295,30 +294,6 @@ def past_the_cap(shop: Shop) -> str | None:
         id=shop.concert_id,
     )
     return str(found) if found else None
-
-
-def begin_payment(
-    shop: Shop, held: dict[str, Any], name: str = "someone", key: str | None = None, deadline_s: int = 120
-) -> dict[str, Any]:
-    """The database's part of paying: no payment firm is asked."""
-    begun: dict[str, Any] = primary().document(
-        "select begin_payment(:person, :key, 'x', :concert, cast(:id as uuid), 'danal', 'card', :deadline_s)::text",
-        person=shop.shopper(name).person,
-        key=key or new_key(),
-        concert=shop.concert_id,
-        id=held["reservation_id"],
-        deadline_s=deadline_s,
-    )
-    return begun
-
-
-def settle(payment_id: str, outcome: str, hold_after_decline_s: int = 60) -> None:
-    primary().rows(
-        "select settle_payment(cast(:id as uuid), 'danal', :outcome, :outcome, :hold_after_decline_s, 'test')",
-        id=payment_id,
-        outcome=outcome,
-        hold_after_decline_s=hold_after_decline_s,
-    )
 
 
 # --- the controls --------------------------------------------------------------------------------------------------
