@@ -33,8 +33,8 @@ DELAY_MS = 10_000
 WAIT_S = 3.5
 """Step 7 answers within 3 s of being asked; the rest is for the way there on two busy cores."""
 OTHERS_S, OTHERS_P95_S = 2.4, 0.6
-"""Who waited for the firm would wait for 2.5 s (``gateway_read_timeout_s``). A look at one's own pending payment gives it
-0.4 s now and then (``gateway_glance_timeout_s``)."""
+"""Who waited for the firm would wait for 2.5 s (``gateway_read_timeout_s``). A look at one's own pending payment
+gives it 0.4 s now and then (``gateway_glance_timeout_s``)."""
 CLOSED_S, SETTLED_S = 15, 30
 PENDING_MIN, SOLD_MIN, PAYCO_MIN = 5, 100, 50
 
