@@ -7,6 +7,7 @@ from (
     select id from payment
     where reservation_id = cast(:reservation_id as uuid)
       and status in ('pending', 'refunding') and next_check_at <= now()
+      and (gateway = any (cast(:gateways as text[])) or (status = 'pending' and pending_at is null))
     for update skip locked
 ) due
 where p.id = due.id
