@@ -4,13 +4,13 @@ Nobody can pay and nobody loses anything: step 7 answers at once that the outcom
 wait or to cancel), and the seats stay theirs. Everybody is charged soon after the firms are back, once.
 """
 
+from functools import partial
+
 from booking.platform.resources import read_text
 from drills.harness.crowd import Plan
-from drills.harness.drill import Drill, no_failures, nobody_loses_the_place, p95_within, slowest_within
+from drills.harness.drill import Drill, nobody_loses_the_place
 from drills.harness.events import every_ticket_comes, figure
 from drills.harness.money import (
-    FIRMS,
-    PAY,
     charged_by,
     circuit_closed_within_of_heal,
     circuit_opened,
@@ -22,21 +22,21 @@ from drills.harness.money import (
     nothing_taken_while_broken,
     pending_instead_of_error,
     set_faults,
+    the_other_steps_go_on,
     told_pending,
 )
-from drills.harness.record import LINE_STEPS, SHOP_STEPS
 from drills.harness.scene import Scene
 from drills.harness.stage import Gate
+from drills.harness.watch import FIRMS
 from encore_stack.parts.postgres import connected
 
 CAPACITY, RATE_PER_S = 700, 6
 BEFORE_S, DOWN_S, AFTER_S = 12, 60, 35
-WAIT_S = 1.5
-OTHERS_S, OTHERS_P95_S = 2.4, 0.6
+WAIT_S = 2.4
+"""Refused tries with their pauses are over within 0.6 s, on two busy cores later. A firm that hangs costs 2.5 s."""
 CLOSED_S, SETTLED_S = 15, 30
 PENDING_MIN = 150
 
-OTHER_STEPS = tuple(step for step in (*LINE_STEPS, *SHOP_STEPS) if step != PAY)
 _SEATS_LOST = read_text("drills.harness", "sql/pending_without_seats.sql")
 
 
@@ -47,7 +47,7 @@ async def incident(scene: Scene) -> None:
     scene.undo_later(lambda: clear_faults(instance))
     scene.breaks("danal and payco, all payment firms, refuse connections")
     for firm in FIRMS:
-        await scene.do(lambda firm=firm: set_faults(instance, firm, mode="refuse"))
+        await scene.do(partial(set_faults, instance, firm, mode="refuse"))
     await scene.wait(DOWN_S)
     pending, lost = await scene.do(lambda: _pending_and_without_seats(scene))
     scene.figure("lost", lost)
@@ -85,9 +85,7 @@ DRILL = Drill(
         nobody_is_charged_twice(),
         nothing_is_given_back(),
         every_ticket_comes(),
-        no_failures(*OTHER_STEPS, name="all other steps"),
-        slowest_within(OTHERS_S, *OTHER_STEPS, name="all other steps"),
-        p95_within(OTHERS_P95_S, *OTHER_STEPS, name="all other steps"),
+        *the_other_steps_go_on(),
         *nobody_loses_the_place(),
     ),
 )

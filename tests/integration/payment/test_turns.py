@@ -446,6 +446,23 @@ def test_while_the_circuit_is_open_no_check_is_spent(
     assert audit().violations == SOUND
 
 
+def test_what_is_due_for_long_is_left_to_the_job(shop: Shop, firms: Firms, pending: list[dict[str, Any]]) -> None:
+    primary().rows(
+        "update payment set next_check_at = clock_timestamp() - interval '5 seconds'"
+        " where reservation_id = cast(:id as uuid)",
+        id=pending[0]["reservation_id"],
+    )
+    heal(firms)
+
+    shown = [
+        payment.show_settled(held["reservation_id"], shop.shopper(f"person-{nth}").person)["status"]
+        for nth, held in enumerate(pending[:2], start=1)
+    ]
+
+    assert shown == ["paying", "confirmed"]
+    assert payment.work() == len(pending) - 1
+
+
 def test_one_of_all_that_are_due_tries_whether_the_firm_is_back(firms: Firms, pending: list[dict[str, Any]]) -> None:
     open_lookups(firms)
     for name in firms:
