@@ -31,7 +31,7 @@ BEFORE_S, SLOW_S, AFTER_S = 12, 30, 35
 DELAY_MS = 10_000
 WAIT_S = 3.5
 """Step 7 answers within 3 s of being asked; the rest is for the way there on two busy cores."""
-CLOSED_S, SETTLED_S = 15, 30
+CLOSED_S, SETTLED_S = 15, 20
 PENDING_MIN, SOLD_MIN, PAYCO_MIN = 5, 100, 50
 
 

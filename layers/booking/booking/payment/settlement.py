@@ -146,7 +146,8 @@ def settle_due() -> int:
 
 
 def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
-    """The reservation as its owner sees it; who looks need not wait for the job when the payment's next check is due.
+    """The reservation as its owner sees it; who looks need not wait for the job when the payment's next check has just
+    become due.
 
     Raises ReservationUnknown, also for a stranger's.
     """
@@ -189,7 +190,7 @@ def _that_answer() -> list[str]:
 
 
 def _claim_of(reservation_id: str) -> list[OpenPayment]:
-    """Take the payment of a reservation if it is due, and its firm can be asked."""
+    """Take the payment of a reservation if it has just become due, and its firm can be asked."""
     rows = primary().rows(
         _CLAIM_ONE,
         reservation_id=reservation_id,
