@@ -26,3 +26,9 @@ def forget_here() -> None:
     base._LOCAL_FAILURES.clear()
     base._LOCAL_SUCCESSES.clear()
     base._LAST_OBSERVED_STATE.clear()
+
+
+def probe_is_due(key: str) -> None:
+    """As when the circuit has been open for long enough: for all environments."""
+    redis("cache").hset(key, "probe_from", 0)
+    forget_here()

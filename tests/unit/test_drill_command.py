@@ -1,6 +1,9 @@
 """scripts/drill: which instance it may break, what it refuses, its exit codes; stack and run are stood in for."""
 
-from collections.abc import Callable
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +21,7 @@ SINGLE, CLUSTER = Topology(), Topology(redis="cluster")
 
 
 @pytest.fixture
-def behaviour(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
+def behaviour(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[SimpleNamespace]:
     """Drills named a, b and c whose runs do as the test says; by default they pass. Notes what was done."""
     some = all_drills()[0]
     named = {"c": SINGLE, "a": CLUSTER, "b": SINGLE}
@@ -42,7 +45,9 @@ def behaviour(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace
     monkeypatch.setattr(drill, "run_drill", run_drill)
     monkeypatch.setattr(drill, "take_down", lambda: does.done.append("down"))
     does.duration_s = some.duration_s
-    return does
+    on_end = signal.getsignal(signal.SIGTERM)
+    yield does
+    signal.signal(signal.SIGTERM, on_end)
 
 
 def test_a_drill_that_passes_ends_with_0_and_takes_its_instance_down(behaviour: SimpleNamespace) -> None:
@@ -75,6 +80,19 @@ def test_all_plays_everything_and_fails_with_any(
 
 def test_interrupted_it_takes_the_instance_down_too(behaviour: SimpleNamespace) -> None:
     behaviour.interrupt = True
+
+    assert drill.run(["b"]) == 130
+    assert behaviour.done[-1] == "down"
+
+
+def test_told_to_end_it_takes_the_instance_down_too(
+    behaviour: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_to_end(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)  # it arrives before
+
+    monkeypatch.setattr(drill, "run_drill", told_to_end)
 
     assert drill.run(["b"]) == 130
     assert behaviour.done[-1] == "down"

@@ -24,10 +24,19 @@ def moved(firm: str, kind: str, at: str, order_id: str = "order") -> Movement:
         ([("danal", "charge", "1"), ("payco", "charge", "2")], ["order"]),
         ([("danal", "charge", "1"), ("danal", "refund", "2"), ("payco", "charge", "3")], []),
         ([("danal", "charge", "1"), ("payco", "charge", "2"), ("danal", "refund", "3")], ["order"]),
+        ([("danal", "charge", "1"), ("danal", "charge", "2")], ["order"]),
     ],
 )
 def test_two_charges_at_one_moment_are_one_too_many(books: list[tuple[str, str, str]], twice: list[str]) -> None:
     assert charged_twice(moved(*one) for one in books) == twice
+
+
+def test_who_is_charged_twice_is_found_among_others() -> None:
+    books = [moved("danal", "charge", "1", "a"), moved("payco", "charge", "2", "b"), moved("payco", "charge", "3", "a")]
+    seen = Evidence(0, books=books)
+
+    assert charged_twice(books) == ["a"]
+    assert nobody_is_charged_twice().measure(seen) == 1
 
 
 def test_books_that_could_not_be_read_prove_nothing() -> None:

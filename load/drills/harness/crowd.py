@@ -169,6 +169,8 @@ class _Buyer:
         self._token = ""
         self._pass = ""
         self._poll_after_s = 0.0
+        self._pending_poll_s = _TICKET_POLL_S
+        """How often to look at a payment whose outcome is open, as step 7 said."""
 
     async def walk(self) -> None:
         person = self._person
@@ -298,6 +300,8 @@ class _Buyer:
             self._give_up_what_is_gone(reply)
             if reply.status == 201:
                 self._crowd.acknowledge("paid", path)
+            if reply.status == 202:
+                self._pending_poll_s = _read_pending(reply)
             if reply.status != 409:
                 return
             if _problem(reply) != "/problems/payment-in-progress":
@@ -319,7 +323,8 @@ class _Buyer:
                 return False
             if reservation["status"] not in ("confirmed", "paying"):
                 raise _GaveUp(f"paid, and the reservation is {reservation['status']}")
-            await asyncio.sleep(_TICKET_POLL_S)
+            is_open = reservation["status"] == "paying"
+            await asyncio.sleep(self._pending_poll_s if is_open else _TICKET_POLL_S)
 
     def _or_gone(self, *accepted: int) -> tuple[int, ...]:
         return (*accepted, 404) if self._crowd.plan.may_lose_commits else accepted
@@ -391,6 +396,13 @@ def _problem(reply: Reply) -> str:
     except msgspec.DecodeError:
         return reply.fault or reply.body[:80].decode(errors="replace")
     return str(answer.get("type") or answer.get("message") or "") if isinstance(answer, dict) else ""
+
+
+def _read_pending(reply: Reply) -> float:
+    """When to look again (s). Raises _GaveUp where the answer does not say that, or what one may do meanwhile."""
+    if reply.retry_after_s is None or "cancel" not in (_json(reply).get("options") or ()):
+        raise _GaveUp("pending, and nobody says what one may do")
+    return reply.retry_after_s
 
 
 def _key() -> str:

@@ -151,6 +151,25 @@ def no_failures(*steps: str, name: str) -> Bound:
     return Bound(f"{name}: refused or broken", "<=", 0, lambda seen: _count(seen.failures(steps)))
 
 
+def slowest_within(seconds: float, *steps: str, name: str) -> Bound:
+    """No answer of these steps takes longer, from the break to the end."""
+
+    def measure(seen: Evidence) -> float:
+        answers = seen.record.select(steps=steps, from_s=seen.broke_s, to_s=seen.ended_s)
+        return max((answer.took_s for answer in answers), default=0.0)
+
+    return Bound(f"{name}: slowest answer", "<=", seconds, measure, "s")
+
+
+def p95_within(seconds: float, *steps: str, name: str) -> Bound:
+    """Of each of these steps 95 of 100 answers come within so long while it is broken."""
+
+    def measure(seen: Evidence) -> float:
+        return max(seen.latency((step,), "during").p95_ms for step in steps) / 1000
+
+    return Bound(f"{name}: p95 of the slowest while it is broken", "<=", seconds, measure, "s")
+
+
 def let_in_after_heal(count: int, within_s: float) -> Bound:
     """The line moves again soon, and does not take the slots for full of people who have paid meanwhile."""
 

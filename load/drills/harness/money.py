@@ -1,21 +1,25 @@
 """The payment firms: their fault panels for the incident, their books for the judgement, and bounds about paying."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Literal
 
 import httpx
 
-from drills.harness.drill import Bound, no_failures
+from artillery.results import STEPS
+from drills.harness.drill import Bound, no_failures, p95_within, slowest_within
 from drills.harness.evidence import Evidence
-from drills.harness.watch import PENDING
+from drills.harness.watch import CLOSED, FIRMS, OPEN, PENDING, circuit
 from encore_stack.instance import Instance
 
-FIRMS = ("danal", "payco")
 PAY = "step7_pay"
+OTHER_STEPS = tuple(step for step in STEPS if step != PAY)
 _TIMEOUT_S = 5.0
 _PAGE = 10_000
+_OTHERS_S, _OTHERS_P95_S = 2.4, 0.6
+_BROKEN_S = 1.0
+"""How long after its mark a break is surely there."""
 
 
 def set_faults(instance: Instance, firm: str, **faults: Any) -> None:
@@ -69,12 +73,9 @@ def charged_twice(books: Iterable[Movement]) -> list[str]:
     found = []
     ordered = sorted(books, key=lambda one: (one.order_id, one.at, one.kind == "charge"))
     for order_id, of_order in groupby(ordered, key=lambda one: one.order_id):
-        taken: set[tuple[str, str]] = set()
-        for one in of_order:
-            (taken.add if one.kind == "charge" else taken.discard)((one.firm, one.key))
-            if len(taken) > 1:
-                found.append(order_id)
-                break
+        charges = accumulate(1 if one.kind == "charge" else -1 for one in of_order)
+        if max(charges) > 1:
+            found.append(order_id)
     return found
 
 
@@ -102,6 +103,86 @@ def charged_by(firm: str, count: int) -> Bound:
     return Bound(f"payments taken by {firm} after the break", ">=", count, measure)
 
 
+def taken_while_broken(firm: str, count: int) -> Bound:
+    """The firm has taken so many payments while it was broken."""
+    return Bound(f"payments taken by {firm} while it was broken", ">=", count, lambda seen: _taken(seen, (firm,)))
+
+
+def nothing_taken_while_broken() -> Bound:
+    """No firm takes anything while it is broken: felt where all are away."""
+    return Bound("payments taken while it was broken", "<=", 0, lambda seen: _taken(seen, FIRMS))
+
+
+def charged_by_both() -> Bound:
+    """No reservation was charged by both firms, not even one after the other: a drill that is shorter than a payment's
+    deadline has nothing cancelled, so the second firm is asked only where the first took nothing."""
+
+    def measure(seen: Evidence) -> float | None:
+        if seen.books is None:
+            return None
+        danal, payco = ({one.order_id for one in seen.books if one.firm == firm and one.kind == "charge"}
+                        for firm in FIRMS)  # fmt: skip
+        return float(len(danal & payco))
+
+    return Bound("reservations charged by both firms", "<=", 0, measure)
+
+
+def charges_again_within_of_heal(firm: str, seconds: float) -> Bound:
+    """The firm takes payments again so soon after it is well."""
+
+    def measure(seen: Evidence) -> float | None:
+        healed_s = seen.moment("heal")
+        if seen.books is None or healed_s is None:
+            return None
+        taken = (seen.at_s(one.at) for one in seen.books if one.firm == firm and one.kind == "charge")
+        return min((at_s - healed_s for at_s in taken if at_s >= healed_s), default=None)
+
+    return Bound(f"{firm} takes payments again, after it is whole", "<=", seconds, measure, "s")
+
+
+def left_in_peace_after_heal(firm: str, seconds: float) -> Bound:
+    """The firm that stood in takes no payment later than so long after the other is well."""
+
+    def measure(seen: Evidence) -> float | None:
+        healed_s = seen.moment("heal")
+        if seen.books is None or healed_s is None:
+            return None
+        return float(sum(one.firm == firm and one.kind == "charge" and seen.at_s(one.at) > healed_s + seconds
+                         for one in seen.books))  # fmt: skip
+
+    return Bound(f"payments taken by {firm} later than {seconds:g} s after it is whole", "<=", 0, measure)
+
+
+def nothing_is_given_back() -> Bound:
+    """Who was charged keeps the seats: no charge was refunded."""
+
+    def measure(seen: Evidence) -> float | None:
+        if seen.books is None:
+            return None
+        return float(sum(one.kind == "refund" and seen.at_s(one.at) >= seen.broke_s for one in seen.books))
+
+    return Bound("charges given back after the break", "<=", 0, measure)
+
+
+def circuit_opened(firm: str) -> Bound:
+    """Felt: charges are kept away from the firm."""
+    return Bound(
+        f"{firm}'s circuit opened (1)", ">=", OPEN, lambda seen: seen.most(circuit(firm, "charges"))
+    )  # fmt: skip
+
+
+def circuit_closed_within_of_heal(firm: str, seconds: float) -> Bound:
+    """Charges reach the firm again, for good, so soon after it is well."""
+
+    def measure(seen: Evidence) -> float | None:
+        healed_s = seen.moment("heal")
+        name = circuit(firm, "charges")
+        closed_s = None if healed_s is None else seen.from_when(name, at_most=CLOSED, from_s=healed_s)
+        return None if healed_s is None or closed_s is None else closed_s - healed_s
+
+    return Bound(f"{firm}'s circuit closed again, after it is whole", "<=", seconds, measure, "s")
+
+
 def pending_instead_of_error() -> Bound:
     """Step 7 answers 201 or 202 whatever the firms do."""
     return no_failures(PAY, name="7 pay")
@@ -109,21 +190,30 @@ def pending_instead_of_error() -> Bound:
 
 def nobody_waits_for_a_firm(seconds: float) -> Bound:
     """No answer of step 7 takes longer, from the break to the end."""
+    return slowest_within(seconds, PAY, name="7 pay")
 
-    def measure(seen: Evidence) -> float:
-        answers = seen.record.select(steps=(PAY,), from_s=seen.broke_s, to_s=seen.ended_s)
-        return max((answer.took_s for answer in answers), default=0.0)
 
-    return Bound("longest wait for an answer of 7 pay", "<=", seconds, measure, "s")
+def the_other_steps_go_on() -> list[Bound]:
+    """A firm that is slow or away slows nothing but the payment itself.
+
+    Who waited for a firm would wait for 2.5 s (``gateway_read_timeout_s``). A look at one's own pending payment gives
+    it 0.4 s now and then (``gateway_glance_timeout_s``).
+    """
+    return [
+        no_failures(*OTHER_STEPS, name="all other steps"),
+        slowest_within(_OTHERS_S, *OTHER_STEPS, name="all other steps"),
+        p95_within(_OTHERS_P95_S, *OTHER_STEPS, name="all other steps"),
+    ]
 
 
 def told_pending(count: int) -> Bound:
     """So many were told that the outcome of their payment is open."""
+    return Bound("payments answered with pending (202) after the break", ">=", count, _pending)
 
-    def measure(seen: Evidence) -> float:
-        return float(sum(1 for _ in seen.pending_answers()))
 
-    return Bound("payments answered with pending (202) after the break", ">=", count, measure)
+def pending_at_most(count: int) -> Bound:
+    """No more than so many were told so: the other firm takes over within the same request."""
+    return Bound("payments answered with pending (202) after the break", "<=", count, _pending)
 
 
 def nothing_pending_within_of_heal(seconds: float) -> Bound:
@@ -135,3 +225,16 @@ def nothing_pending_within_of_heal(seconds: float) -> Bound:
         return None if healed_s is None or settled_s is None else settled_s - healed_s
 
     return Bound("no payment pending any more, after it is whole", "<=", seconds, measure, "s")
+
+
+def _pending(seen: Evidence) -> float:
+    return float(sum(1 for _ in seen.pending_answers()))
+
+
+def _taken(seen: Evidence, firms: Collection[str]) -> float | None:
+    healed_s = seen.moment("heal")
+    if seen.books is None or healed_s is None:
+        return None
+    # From a second after the break on: the firm first answers what it was asked before.
+    taken = (seen.at_s(one.at) for one in seen.books if one.firm in firms and one.kind == "charge")
+    return float(sum(seen.broke_s + _BROKEN_S <= at_s < healed_s for at_s in taken))

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from html import escape
@@ -18,11 +18,14 @@ from drills.harness.drill import Drill, Judged, proved_nothing
 from drills.harness.evidence import FAILURES, PHASES, Evidence, Latency, Mark
 from drills.harness.people import most_inside, overtaken, places_lost, worse_positions, write_people
 from drills.harness.record import Outcome as Went
+from drills.harness.watch import FIRMS, HALF_OPEN, LAG, OPEN, OPERATIONS, OUTBOX, OUTBOX_AGE, PENDING, circuit
 
 PAGE = "report.html"
 _COLUMNS_MAX = 90
 _BARS = "▁▂▃▄▅▆▇█"
 _EXAMPLES_MAX = 5
+_PAY = "step7_pay"
+_CIRCUITS = tuple(circuit(firm, operation) for firm in FIRMS for operation in OPERATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ def as_text(outcome: Outcome) -> str:
     seen = outcome.evidence
     lines = ["", *(f"  {at_s:7.1f} s  {words}" for at_s, words in timeline(seen))]
     lines += ["", *_sparklines(seen)]
+    lines += ["", *_watched_lines(seen)]
     lines += ["", *_latency_lines(seen)]
     lines += ["", *(f"  {'ok    ' if one.passed else 'FAILED'}  {one.words}" for one in outcome.judged)]
     lines += [f"            {example}" for example in _examples(seen)]
@@ -80,7 +84,8 @@ def as_text(outcome: Outcome) -> str:
 
 
 def timeline(seen: Evidence) -> list[tuple[float, str]]:
-    """What happened when: the marks, and when each step was refused first and last and answered again."""
+    """What happened when: the marks; when each step was refused first and last and answered again; when payments were
+    answered with pending, first and last, and from when on none was; how the circuits went."""
     shout = {"break": "BREAK   ", "heal": "HEALED  "}
     moments = [(mark.at_s, shout.get(mark.kind, "") + mark.words) for mark in seen.marks]
     for step, title in STEPS.items():
@@ -95,7 +100,38 @@ def timeline(seen: Evidence) -> list[tuple[float, str]]:
                 moments.append((seen.ended_s, f"{title}: never answered again"))
             else:
                 moments.append((broke_s + outage.back_s, f"{title}: answers again, {_after(outage.back_s)}"))
+    moments += _pending_moments(seen) + _circuit_moments(seen)
     return sorted(moments, key=lambda moment: moment[0])
+
+
+def _pending_moments(seen: Evidence) -> list[tuple[float, str]]:
+    pending = sorted(answer.at_s for answer in seen.pending_answers())
+    if not pending:
+        return []
+    title, first_s, last_s = STEPS[_PAY], pending[0], pending[-1]
+    moments = [
+        (first_s, f"{title}: first answer with pending (202), {_after(first_s - seen.broke_s)}"),
+        (last_s, f"{title}: last of {len(pending):,} answers with pending, {_after(last_s - seen.broke_s)}"),
+    ]
+    if (settled_s := seen.from_when(PENDING, at_most=0, from_s=first_s)) is not None:
+        moments.append((settled_s, f"no payment is pending any more, {_after(settled_s - seen.broke_s)}"))
+    return moments
+
+
+def _circuit_moments(seen: Evidence) -> list[tuple[float, str]]:
+    """When each circuit was seen to open first and to be closed for good."""
+    moments = []
+    for firm in FIRMS:
+        for operation in OPERATIONS:
+            name = circuit(firm, operation)
+            looks = [sample.at_s for sample in seen.samples if sample.values.get(name) == OPEN]
+            if not looks:
+                continue
+            moments.append((looks[0], f"the circuit of {firm}'s {operation} opens, {_after(looks[0] - seen.broke_s)}"))
+            if (closed_s := seen.from_when(name, at_most=0, from_s=looks[0])) is not None:
+                words = f"the circuit of {firm}'s {operation} is closed for good, {_after(closed_s - seen.broke_s)}"
+                moments.append((closed_s, words))
+    return moments
 
 
 def _after(seconds: float) -> str:
@@ -104,14 +140,9 @@ def _after(seconds: float) -> str:
 
 def _sparklines(seen: Evidence) -> list[str]:
     """Two rows a step: answered, and refused or broken where there was any; one character is ``width_s`` seconds."""
-    width_s = max(1, math.ceil(seen.ended_s / _COLUMNS_MAX))
-    columns = math.ceil(seen.ended_s / width_s)
+    width_s, columns = _columns(seen.ended_s)
     lines = [f"  answers a second, one character for {width_s} s{'':<8}{_BARS[0]} few … {_BARS[-1]} the step's most"]
-    ruler = [" "] * columns
-    for one in seen.marks:
-        if one.kind in ("break", "heal"):
-            ruler[min(columns - 1, int(one.at_s / width_s))] = "×" if one.kind == "break" else "+"
-    lines.append(f"  {'':<28}{''.join(ruler)}   × break, + healed")
+    lines.append(_ruler(seen, width_s, columns))
     for step, title in STEPS.items():
         good = _per_column(seen, step, (Went.OK, Went.DECLINED), width_s, columns)
         bad = _per_column(seen, step, FAILURES, width_s, columns)
@@ -124,6 +155,61 @@ def _sparklines(seen: Evidence) -> list[str]:
     return lines
 
 
+def _columns(to_s: float) -> tuple[int, int]:
+    """How many seconds a character stands for, and how many there are."""
+    width_s = max(1, math.ceil(to_s / _COLUMNS_MAX))
+    return width_s, math.ceil(to_s / width_s)
+
+
+def _ruler(seen: Evidence, width_s: int, columns: int) -> str:
+    signs = {"break": "×", "heal": "+", "end": "|"}
+    ruler = [" "] * columns
+    for one in seen.marks:
+        if one.kind in signs and one.at_s < width_s * columns:
+            ruler[int(one.at_s / width_s)] = signs[one.kind]
+    end = ", | nobody comes any more" if "|" in ruler else ""
+    return f"  {'':<28}{''.join(ruler)}   × break, + healed{end}"
+
+
+def _watched_lines(seen: Evidence) -> list[str]:
+    """A row for what was watched and was not nothing all the time, to the last look: work ends after the people."""
+    names = _watched_names(seen)
+    if not names:
+        return []
+    width_s, columns = _columns(seen.samples[-1].at_s + 1)
+    lines = [
+        f"  the most seen, one character for {width_s} s{'':<10}{_BARS[0]} little … {_BARS[-1]} its most, ? not seen"
+    ]
+    lines.append(_ruler(seen, width_s, columns))
+    for name in names:
+        most = [seen.most(name, at * width_s, (at + 1) * width_s) for at in range(columns)]
+        highest = OPEN if name in _CIRCUITS else max(value for value in most if value is not None)
+        row = "".join("?" if value is None else _bars([value], highest) for value in most)
+        meaning = (
+            f"{_bars([OPEN], OPEN)} open, {_bars([HALF_OPEN], OPEN)} one request tries"
+            if name in _CIRCUITS
+            else f"most {_amount(highest)}"
+        )
+        lines.append(f"  {name:<28}{row}   {meaning}")
+    return lines
+
+
+def _watched_names(seen: Evidence) -> list[str]:
+    """What was seen to be more than nothing; of the consumers only their sum, which has the parts in the record."""
+    names = [
+        PENDING,
+        OUTBOX,
+        OUTBOX_AGE,
+        LAG,
+        *(circuit(firm, operation) for firm in FIRMS for operation in OPERATIONS),
+    ]
+    return [name for name in names if seen.most(name, 0.0)]
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
 def _per_column(seen: Evidence, step: str, outcomes: Sequence[Went], width_s: int, columns: int) -> list[int]:
     counts = Counter(
         int(answer.at_s / width_s) for answer in seen.record.select(steps=(step,), outcomes=outcomes, to_s=seen.ended_s)
@@ -131,7 +217,7 @@ def _per_column(seen: Evidence, step: str, outcomes: Sequence[Went], width_s: in
     return [counts[column] for column in range(columns)]
 
 
-def _bars(counts: Sequence[int], most: int) -> str:
+def _bars(counts: Sequence[float], most: float) -> str:
     return "".join(_BARS[math.ceil(count / most * len(_BARS)) - 1] if count else "·" for count in counts)
 
 
@@ -208,10 +294,18 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             for step in STEPS
             if any(True for _ in seen.record.select(steps=(step,)))
         },
+        "watched": _watched_json(seen),
         "people": dict(Counter(person.outcome for person in seen.people)),
         "most_inside": most_inside(seen.people, seen.start_us),
         "audit": {"exit_code": outcome.audit.exit_code, "text": outcome.audit.text},
     }
+
+
+def _watched_json(seen: Evidence) -> dict[str, list[float | None]]:
+    """A column for each thing that was watched, beside the moments of the looks; null: it could not be asked then."""
+    names = sorted({name for sample in seen.samples for name in sample.values})
+    columns: dict[str, list[float | None]] = {"at_s": [round(sample.at_s, 2) for sample in seen.samples]}
+    return columns | {name: [sample.values.get(name) for sample in seen.samples] for name in names}
 
 
 def as_html(outcome: Outcome) -> str:
@@ -228,7 +322,7 @@ def as_html(outcome: Outcome) -> str:
         f'{reasons}<p class="quiet">{origin}</p>',
         "<h2>What must hold</h2>\n" + table(("", ""), bounds),
         "<h2>Timeline</h2>\n" + table(("", "seconds since the drill began"), moments),
-        '<h2>Charts</h2>\n<div class="charts">' + "\n".join(_charts(seen)) + "</div>",
+        '<h2>Charts</h2>\n<div class="charts">' + "\n".join(_charts(seen) + _watched_charts(seen)) + "</div>",
         "<h2>Steps</h2>\n" + _latency_table(seen),
         f"<p>People: {escape(_outcomes(seen))}.</p>",
         f"<h2>What the audit said</h2>\n<pre>{escape(outcome.audit.text)}</pre>",
@@ -258,8 +352,36 @@ def _charts(seen: Evidence) -> list[str]:
     return drawn
 
 
+def _watched_charts(seen: Evidence) -> list[str]:
+    """Payments, events and circuits as they were seen, to the last look."""
+    charts = (
+        ("Payments pending", {PENDING: "c1"}),
+        ("Events that are not in Kafka, or not consumed", {OUTBOX: "c1", LAG: "c2"}),
+        ("How long the oldest event has waited for Kafka, s", {OUTBOX_AGE: "c1"}),
+        *((f"Circuits of {firm}: {OPEN:g} open, {HALF_OPEN:g} one request tries",
+           {circuit(firm, operation): colour for operation, colour in zip(OPERATIONS, ("c1", "c2"), strict=True)})
+          for firm in FIRMS),
+    )  # fmt: skip
+    marks = [(one.at_s, _mark_name(one)) for one in seen.marks if one.kind in ("break", "heal", "end")]
+    shown = set(_watched_names(seen))
+    return [_watched_chart(seen, title, colours, marks) for title, colours in charts if shown & colours.keys()]
+
+
+def _watched_chart(seen: Evidence, title: str, colours: Mapping[str, str], marks: Sequence[tuple[float, str]]) -> str:
+    # What could not be asked is drawn as it was seen last: a gap would look like an end.
+    last: dict[str, float] = dict.fromkeys(colours, 0.0)
+    series: dict[str, list[float]] = {name: [] for name in colours}
+    for sample in seen.samples:
+        for name in colours:
+            last[name] = sample.values.get(name, last[name])
+            series[name].append(last[name])
+    at = [sample.at_s for sample in seen.samples]
+    lines = [Series(name, series[name], colour) for name, colour in colours.items()]
+    return line_chart(title, "seconds since the drill began", at, lines, marks)
+
+
 def _mark_name(one: Mark) -> str:
-    return "broken" if one.kind == "break" else "healed"
+    return {"break": "broken", "heal": "healed"}.get(one.kind, "end")
 
 
 def _sum_columns(rows: Sequence[Sequence[int]]) -> list[float]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -69,14 +70,10 @@ async def _play(stage: Stage, drill: Drill, target: str, longer: float) -> tuple
         asyncio.create_task(_tell_status(crowd)),
         asyncio.create_task(watch(stage.instance, crowd.clock, evidence.samples)),
     ]
-    stopped = ""
     try:
-        async with asyncio.timeout(drill.duration_s * longer + _INCIDENT_LATE_S):
-            await drill.incident(Scene(stage, crowd, evidence, longer))
-    except (IncidentFailed, TimeoutError) as fault:
-        stopped = str(fault) or f"the incident had not ended {_INCIDENT_LATE_S} s after its time"
+        scene = Scene(stage, crowd, evidence, longer)
+        stopped = await happen(drill.incident, scene, drill.duration_s * longer + _INCIDENT_LATE_S)
     finally:
-        await asyncio.to_thread(stage.undo.close)
         _mark(evidence, Mark(crowd.clock(), "end", "nobody comes any more; who waits goes home, who is inside pays"))
         await crowd.go_home()
         for task in looking:
@@ -85,6 +82,20 @@ async def _play(stage: Stage, drill: Drill, target: str, longer: float) -> tuple
                 await task
         await coming
     return evidence, stopped
+
+
+async def happen(incident: Callable[[Scene], Awaitable[None]], scene: Scene, within_s: float) -> str:
+    """Let it happen, and put right what it broke, however it ends. Returns why it stopped early, if it did."""
+    try:
+        async with asyncio.timeout(within_s):
+            await incident(scene)
+    except IncidentFailed as fault:
+        return str(fault)
+    except TimeoutError:
+        return f"the incident had not ended after {within_s:.0f} s"
+    finally:
+        await asyncio.to_thread(scene.stage.undo.close)
+    return ""
 
 
 async def _tell_status(crowd: Crowd) -> None:

@@ -34,8 +34,16 @@ class Scene:
         await asyncio.sleep(seconds * self._longer)
 
     async def do[T](self, act: Callable[[], T]) -> T:
-        """What takes a while, beside the people: starting a server, asking it."""
-        return await asyncio.to_thread(act)
+        """What takes a while, beside the people: starting a server, asking it.
+
+        Interrupted, it is done first: what is put right while it is still being broken would break again.
+        """
+        doing = asyncio.ensure_future(asyncio.to_thread(act))
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait([doing])
+            raise
 
     def undo_later(self, undo: Callable[[], object]) -> None:
         """Put right at the end what the incident is about to break, also when it is interrupted. Safe where it has done

@@ -4,6 +4,7 @@ import argparse
 import fcntl
 import os
 import shlex
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
 def _play(chosen: Sequence[Drill], options: argparse.Namespace, command: str) -> int:
     """All chosen drills, those on the same servers together; whatever happens, the instance is taken down."""
     failed: list[str] = []
+    # Told to end it cleans up, as after Ctrl-C: nothing stays broken, and the instance goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for drill in sorted(chosen, key=lambda drill: str(drill.topology)):
             stage = set_up(drill.topology)

@@ -16,7 +16,7 @@ from booking.payment.gateways.circuit_store import CircuitStore
 from booking.platform.redis import Library, redis
 from booking.platform.redis_keys import circuit_key
 from booking.platform.resources import read_text
-from support.circuits import forget_circuits, forget_here
+from support.circuits import forget_circuits, forget_here, probe_is_due
 
 KEY = circuit_key("danal", "charges")
 FAILURES = 3
@@ -50,12 +50,6 @@ class Firm:
 def fail(circuit: Circuit, times: int = FAILURES) -> None:
     for _ in range(times):
         circuit.guard(Firm(Outcome.UNKNOWN))
-
-
-def probe_is_due() -> None:
-    """As when the circuit has been open for long enough: for all environments."""
-    redis("cache").hset(KEY, "probe_from", 0)
-    forget_here()
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.NOT_SENT])
@@ -109,7 +103,7 @@ def claim_at_once() -> int:
 def test_one_of_all_environments_probes(circuit: Circuit) -> None:
     fail(circuit)
     assert claim_at_once() == 0
-    probe_is_due()
+    probe_is_due(KEY)
     assert claim_at_once() == 1
 
 
@@ -124,14 +118,14 @@ def test_without_its_guard_all_would_probe(circuit: Circuit, monkeypatch: pytest
     )
     monkeypatch.setitem(circuit_store._FUNCTIONS, "claim_probe", unguarded.functions()["claim_probe"])
     fail(circuit)
-    probe_is_due()
+    probe_is_due(KEY)
 
     assert claim_at_once() > 1
 
 
 def test_a_probe_that_is_answered_closes_it_for_all(circuit: Circuit) -> None:
     fail(circuit)
-    probe_is_due()
+    probe_is_due(KEY)
     assert circuit.guard(Firm(Outcome.DECLINED)) is Outcome.DECLINED
 
     forget_here()
@@ -141,7 +135,7 @@ def test_a_probe_that_is_answered_closes_it_for_all(circuit: Circuit) -> None:
 
 def test_a_probe_that_fails_keeps_everybody_away_again(circuit: Circuit) -> None:
     fail(circuit)
-    probe_is_due()
+    probe_is_due(KEY)
     assert circuit.guard(Firm(Outcome.UNKNOWN)) is Outcome.UNKNOWN
 
     forget_here()
@@ -151,7 +145,7 @@ def test_a_probe_that_fails_keeps_everybody_away_again(circuit: Circuit) -> None
 
 def test_while_one_probes_the_others_are_refused(circuit: Circuit) -> None:
     fail(circuit)
-    probe_is_due()
+    probe_is_due(KEY)
     others = Firm(Outcome.CAPTURED)
 
     def probe() -> Outcome:
@@ -166,7 +160,7 @@ def test_while_one_probes_the_others_are_refused(circuit: Circuit) -> None:
 
 def test_another_probes_when_the_first_has_died(circuit: Circuit) -> None:
     fail(circuit)
-    probe_is_due()
+    probe_is_due(KEY)
     dead = CircuitStore()
     assert dead.try_acquire_half_open(KEY, "dies", 0)
     redis("cache").hset(KEY, "probe_ends", 0)

@@ -15,6 +15,7 @@ from booking.payment.problems import PaymentDeclined
 from booking.platform.postgres import DatabaseAway, Server, primary
 from booking.platform.redis_keys import circuit_key
 from booking.seats.problems import PaymentUnderWay
+from support.circuits import forget_circuits, probe_is_due
 from support.gateways import SimulatedGateway
 from support.guards import Out, without
 from support.payments import due_now, past_deadline
@@ -389,6 +390,110 @@ def test_the_job_measures_what_is_open(shop: Shop, firms: Firms, monkeypatch: py
     settlement.tell_what_is_open()
     assert measured["PaymentsOpen"] >= 1
     assert measured["GatewayCircuitOpen"] in (0, 1)
+
+
+def checks(*held: dict[str, Any]) -> int:
+    """How often the settling job, or somebody who looked, has taken these reservations' payments."""
+    ids = [reservation["reservation_id"] for reservation in held]
+    total: int = primary().value(
+        "select sum(checks) from payment where reservation_id = any (cast(:ids as uuid[]))", ids=ids
+    )
+    return total
+
+
+@pytest.fixture
+def pending(shop: Shop, firms: Firms, use_settings: Callable[..., None]) -> list[dict[str, Any]]:
+    """Reservations whose payments are open and due, since both firms refuse connections; no other tests' are due."""
+    use_settings(gateway_tries_max=1, circuit_open_s=3_600)
+    primary().rows(
+        "update payment set next_check_at = now() + interval '1 hour' where status in ('pending', 'refunding')"
+    )
+    for firm in firms.values():
+        firm.faults(mode="refuse")
+    reservations = []
+    for seat in (1, 2, 3, 4):
+        reservations.append(shop.hold([seat], f"person-{seat}"))
+        assert shop.pay(reservations[-1], f"person-{seat}").pending
+        due_now(reservations[-1])
+    return reservations
+
+
+def open_lookups(firms: Firms) -> None:
+    for name in firms:
+        STORE.save_open(circuit_key(name, "lookups"), 1, 0)
+
+
+def heal(firms: Firms) -> None:
+    for firm in firms.values():
+        firm.faults(mode="ok")
+    forget_circuits()
+
+
+def test_while_the_circuit_is_open_no_check_is_spent(
+    shop: Shop, firms: Firms, pending: list[dict[str, Any]], audit: Audit
+) -> None:
+    open_lookups(firms)
+
+    payment.settle_due()
+    assert payment.show_settled(pending[0]["reservation_id"], shop.shopper("person-1").person)["status"] == "paying"
+    assert checks(*pending) == 0
+
+    heal(firms)
+    assert payment.work() == len(pending)  # at once: none had been put off
+    assert [shop.show(held, f"person-{nth}")["status"] for nth, held in enumerate(pending, start=1)] == [
+        "confirmed"
+    ] * len(pending)
+    assert audit().violations == SOUND
+
+
+def test_what_is_due_for_long_is_left_to_the_job(shop: Shop, firms: Firms, pending: list[dict[str, Any]]) -> None:
+    primary().rows(
+        "update payment set next_check_at = clock_timestamp() - interval '5 seconds'"
+        " where reservation_id = cast(:id as uuid)",
+        id=pending[0]["reservation_id"],
+    )
+    heal(firms)
+
+    shown = [
+        payment.show_settled(held["reservation_id"], shop.shopper(f"person-{nth}").person)["status"]
+        for nth, held in enumerate(pending[:2], start=1)
+    ]
+
+    assert shown == ["paying", "confirmed"]
+    assert payment.work() == len(pending) - 1
+
+
+def test_one_of_all_that_are_due_tries_whether_the_firm_is_back(firms: Firms, pending: list[dict[str, Any]]) -> None:
+    open_lookups(firms)
+    for name in firms:
+        probe_is_due(circuit_key(name, "lookups"))
+
+    payment.settle_due()
+
+    assert checks(*pending) == 1  # all are at the firm that they turned to
+
+
+def test_who_does_not_know_that_the_outcome_is_open_is_told_also_then(
+    shop: Shop, firms: Firms, pending: list[dict[str, Any]]
+) -> None:
+    told = "select pending_at is not null from payment where reservation_id = cast(:id as uuid)"
+    untold = pending[0]["reservation_id"]
+    primary().rows("update payment set pending_at = null where reservation_id = cast(:id as uuid)", id=untold)
+    open_lookups(firms)
+
+    payment.settle_due()
+
+    assert primary().value(told, id=untold)
+    assert checks(*pending) == 1
+
+
+def test_the_job_goes_on_while_it_settles_most_of_what_it_takes(
+    firms: Firms, pending: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "_PAYMENTS_AT_ONCE", 1)
+    heal(firms)
+
+    assert payment.work() == len(pending)
 
 
 _OPEN = """

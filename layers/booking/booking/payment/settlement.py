@@ -21,7 +21,9 @@ from booking.platform.telemetry import correlation_id, logger, measure
 from booking.queue import end_turn
 from booking.seats import reservation_unknown_if_away, seats_changed, show_reservation
 
-_PAYMENTS_PER_TICK = 16
+_PAYMENTS_AT_ONCE = 16
+_WORK_S = 1.5
+"""Of a tick: for as long the job goes on while there is more to settle than it takes at once."""
 _TOLD_EVERY_S = 10.0
 _told_s = float("-inf")
 
@@ -103,9 +105,15 @@ def finish_refund(payment: OpenPayment, *, glance: bool = False) -> bool:
 
 
 def work() -> int:
-    """One tick of the settling job: ``settle_due``, and now and then the metrics of what is open."""
+    """One tick of the settling job: ``settle_due`` as long as that settles most of what it takes, and now and then the
+    metrics of what is open."""
     tell_what_is_open()
-    return settle_due()
+    ends_s = time.monotonic() + _WORK_S
+    done = settled = settle_due()
+    while settled > _PAYMENTS_AT_ONCE // 2 and time.monotonic() < ends_s:
+        settled = settle_due()
+        done += settled
+    return done
 
 
 def tell_what_is_open() -> None:
@@ -138,7 +146,8 @@ def settle_due() -> int:
 
 
 def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
-    """The reservation as its owner sees it; who looks need not wait for the job when the payment's next check is due.
+    """The reservation as its owner sees it; who looks need not wait for the job when the payment's next check has just
+    become due.
 
     Raises ReservationUnknown, also for a stranger's.
     """
@@ -158,15 +167,35 @@ def read_open_payment(row: Row) -> OpenPayment:
 
 
 def _claim() -> list[OpenPayment]:
-    """Take the payments that are due."""
-    rows = primary().rows(_CLAIM, limit=_PAYMENTS_PER_TICK, backoff_s_max=settings().payment_check_backoff_s_max)
+    """Take payments that are due; of a firm whose circuit is open only one, when it is time to try whether it is back.
+
+    Refused by the circuit they would only be put off, each time for longer, past the firm's return.
+    """
+    well = _that_answer()
+    claimed = _take(well, _PAYMENTS_AT_ONCE)
+    for each in gateways():
+        if each.name not in well and not each.lookups.refuses():
+            claimed += _take([each.name], 1)
+    return claimed
+
+
+def _take(of: list[str], limit: int) -> list[OpenPayment]:
+    rows = primary().rows(_CLAIM, gateways=of, limit=limit, backoff_s_max=settings().payment_check_backoff_s_max)
     return [read_open_payment(row) for row in rows]
 
 
+def _that_answer() -> list[str]:
+    """The firms whose circuit lets everybody ask what became of a payment."""
+    return [each.name for each in gateways() if each.lookups.is_closed()]
+
+
 def _claim_of(reservation_id: str) -> list[OpenPayment]:
-    """Take the payment of a reservation if it is due."""
+    """Take the payment of a reservation if it has just become due, and its firm can be asked."""
     rows = primary().rows(
-        _CLAIM_ONE, reservation_id=reservation_id, backoff_s_max=settings().payment_check_backoff_s_max
+        _CLAIM_ONE,
+        reservation_id=reservation_id,
+        gateways=_that_answer(),
+        backoff_s_max=settings().payment_check_backoff_s_max,
     )
     return [read_open_payment(row) for row in rows]
 
