@@ -1,4 +1,4 @@
-"""CloudFormation can change an alarm: LocalStack can only make one, and the update of the stack failed with it."""
+"""CloudFormation can change an alarm: LocalStack can only make one, and calls an update done that it has not made."""
 
 from typing import Any
 
