@@ -9,4 +9,4 @@ from booking.platform.loops import run_loop
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return run_loop("settle_payments", 2.0, payment.work)
+    return run_loop(payment.SETTLING_JOB, 2.0, payment.work)

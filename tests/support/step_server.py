@@ -58,7 +58,7 @@ def work(task: Task, listening: socket.socket) -> None:
             share_connections(_CONNECTIONS)
             Server(listening).serve_forever()
         case "settle":
-            run_loop("settle_payments", 0.1, payment.work, run_s=_RUN_S)
+            run_loop(payment.SETTLING_JOB, 0.1, payment.work, run_s=_RUN_S)
         case "sweep":
             run_loop("expire_holds", 0.5, seats.sweep, run_s=_RUN_S)
 

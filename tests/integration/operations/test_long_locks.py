@@ -264,7 +264,7 @@ def test_the_leader_of_a_loop_is_left_alone_even_in_a_transaction(
 ) -> None:
     if not guarded:
         take_out(" and l.objsubid = 1")
-    lease = loops._Lease("test_long_locks")
+    lease = loops.Lease("test_long_locks")
     assert lease.held()
     by_hand = session()
     by_hand.run("begin")

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from booking.platform import postgres_hosts
-from booking.platform.loops import _Lease
+from booking.platform.loops import Lease
 from booking.platform.migrate import writer_url
 from booking.platform.postgres import DatabaseAway, Server
 from encore_stack.parts import postgres
@@ -294,7 +294,7 @@ def test_a_hung_replica_costs_readers_about_one_timeout(pair: PostgresPair, conn
 
 
 def test_a_loop_leads_on_the_new_primary(pair: PostgresPair) -> None:
-    lease, rival = _Lease("failover"), _Lease("failover")
+    lease, rival = Lease("failover"), Lease("failover")
     try:
         assert lease.held() and not rival.held()
         _, promoted = pair.fail_over()

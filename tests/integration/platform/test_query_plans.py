@@ -210,7 +210,7 @@ def refund(planner: Planner, person: str, reservation_id: str, payment_id: str) 
 def sweep(planner: Planner) -> None:
     planner.run("payment/open_payments")
     planner.run("payment/claim_unsettled", gateways=_FIRMS, limit=16, backoff_s_max=15)
-    planner.run("payment/claim_payment", gateways=_FIRMS, reservation_id=_SOMEBODY_S, backoff_s_max=15)
+    planner.run("payment/claim_payment", gateways=_FIRMS, reservation_id=_SOMEBODY_S, backoff_s_max=15, job=1)
     claimed = planner.run("", "select id::text from payment where status = 'pending' limit 1")
     planner.run("payment/begin_cancellation", payment_id=claimed, give_up=True)
     settle(planner, claimed, "cancelled")
@@ -282,7 +282,7 @@ def test_every_statement_and_function_is_among_them(planner: Planner) -> None:
 
 @pytest.mark.parametrize("planner", ["force_generic_plan"], indirect=True)
 def test_who_looks_at_a_pending_reservation_does_not_look_through_all_that_are_pending(planner: Planner) -> None:
-    planner.run("payment/claim_payment", gateways=_FIRMS, reservation_id=_SOMEBODY_S, backoff_s_max=15)
+    planner.run("payment/claim_payment", gateways=_FIRMS, reservation_id=_SOMEBODY_S, backoff_s_max=15, job=1)
 
     explained = planner.plans["payment/claim_payment"]
     indexes = {node["Index Name"] for one in explained for node in nodes(one["Plan"]) if "Index Name" in node}

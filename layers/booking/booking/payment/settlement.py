@@ -13,6 +13,7 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from booking.payment.gateways import SURE, Charge, Outcome, gateway, gateways, other_than
+from booking.platform.loops import lease_key
 from booking.platform.postgres import Row, primary
 from booking.platform.problems import Refusal
 from booking.platform.resources import read_text
@@ -21,6 +22,8 @@ from booking.platform.telemetry import correlation_id, logger, measure
 from booking.queue import end_turn
 from booking.seats import reservation_unknown_if_away, seats_changed, show_reservation
 
+SETTLING_JOB = "settle_payments"
+"""The loop that works here; who looks at a payment leaves to it what it does."""
 _PAYMENTS_AT_ONCE = 16
 _WORK_S = 1.5
 """Of a tick: for as long the job goes on while there is more to settle than it takes at once."""
@@ -147,7 +150,7 @@ def settle_due() -> int:
 
 def show_settled(reservation_id: str, person: str) -> dict[str, Any]:
     """The reservation as its owner sees it; who looks need not wait for the job when the payment's next check has just
-    become due.
+    become due, or no job is at work.
 
     Raises ReservationUnknown, also for a stranger's.
     """
@@ -190,12 +193,13 @@ def _that_answer() -> list[str]:
 
 
 def _claim_of(reservation_id: str) -> list[OpenPayment]:
-    """Take the payment of a reservation if it has just become due, and its firm can be asked."""
+    """Take the payment of a reservation if it is due, is not left to the job, and its firm can be asked."""
     rows = primary().rows(
         _CLAIM_ONE,
         reservation_id=reservation_id,
         gateways=_that_answer(),
         backoff_s_max=settings().payment_check_backoff_s_max,
+        job=lease_key(SETTLING_JOB),
     )
     return [read_open_payment(row) for row in rows]
 

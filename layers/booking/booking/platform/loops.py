@@ -21,7 +21,7 @@ _STAND_BY_TICK_S = 0.5
 _PAUSE_AFTER_FAULT_S = 1.0
 _TRY_LEAD = "select pg_try_advisory_lock(:space, :name)"
 _STILL_LEADING = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
-_LOCK_SPACE = 0x656E63  # 'enc': keeps the loops' locks apart from the per-person ones
+_LOCK_SPACE = 0x656E63  # 'enc', as in loop_has_leader.sql: keeps the loops' locks apart from the per-person ones
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ def run_loop(name: str, tick_s: float, work: Callable[[], int], *, run_s: float 
     """
     start_correlation(None)
     deadline_s = time.monotonic() + (run_s or settings().loop_run_s)
-    lease = _Lease(name)
+    lease = Lease(name)
     report = LoopReport(name)
     try:
         while (now_s := time.monotonic()) < deadline_s:
@@ -67,11 +67,16 @@ def run_loop(name: str, tick_s: float, work: Callable[[], int], *, run_s: float 
     return asdict(report)
 
 
-class _Lease:
+def lease_key(name: str) -> int:
+    """The loop's in the space of the loops' locks, for ``loop_has_leader()`` too."""
+    return zlib.crc32(name.encode()) - 2**31
+
+
+class Lease:
     """Leadership of one loop: a session lock on a connection that does nothing else."""
 
     def __init__(self, name: str) -> None:
-        self._key = zlib.crc32(name.encode()) - 2**31
+        self._key = lease_key(name)
         self._server = Server(settings().database_url)
         self._leading = False
 
