@@ -21,11 +21,11 @@ from support.races import Answer
 from support.shop import Shop, new_key
 from support.waiting import wait_for
 
-AT_ONCE = 200
+AT_ONCE = 64
 _PATIENCE_S = 60
 _ANSWER_S_MAX = 10
 _KEYS_MAX = 2
-_PAUSE_S = 0.4, 1.4
+_PAUSE_S = 0.3, 0.9
 _OPEN = ("held", "paying")
 
 

@@ -28,7 +28,7 @@ from booking.platform.settings import settings
 from fast_gateway import wsgi
 from support.step_processes import Task
 
-_THREADS, _CONNECTIONS = 32, 4
+_THREADS, _CONNECTIONS = 16, 2
 _RUN_S = 600
 _SLOW_S_MAX = 0.1
 _PR_SET_PDEATHSIG = 1

@@ -26,11 +26,11 @@ def hurry(use_settings: Callable[..., None]) -> Iterator[None]:
     """What takes seconds and minutes in a sale takes tenths of seconds. The settling job asks a firm while step 7 may
     still be asking it, which must do no harm either."""
     use_settings(
-        payment_deadline_s=1,
-        payment_answer_s_max=1.2,
+        payment_deadline_s=2,
+        payment_answer_s_max=1.5,
         payment_turn_s_min=1,
         gateway_connect_timeout_s=0.3,
-        gateway_read_timeout_s=0.3,
+        gateway_read_timeout_s=0.4,
         gateway_glance_timeout_s=0.2,
         payment_check_backoff_s_max=1,
         circuit_open_s=1,

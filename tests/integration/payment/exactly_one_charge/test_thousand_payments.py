@@ -26,8 +26,8 @@ Firms = dict[str, SimulatedGateway]
 
 _PAIRS = 50
 _SINGLE = 1_000 - 2 * _PAIRS
-_PHASE, _PHASE_S_MAX = 250, 0.8
-_BLOW_AFTER, _BLOW_S_MAX = (30, 200), 1.0
+_PHASE, _PHASE_S_MAX = 150, 0.6
+_BLOW_AFTER, _BLOW_S_MAX = (40, 160), 2.0
 """Both in answers that people get; in seconds where they get none."""
 _CUT_EVERY = 4
 _KILLS_MIN = 30
@@ -101,7 +101,7 @@ class Storm:
     @staticmethod
     def _shuffled_modes(seed: str) -> Iterator[str]:
         """All of them in some order, again and again; a firm that is never well has nothing to lose."""
-        chance, modes = random.Random(seed), [*_MODES, "ok", "ok"]
+        chance, modes = random.Random(seed), [*_MODES, *["ok"] * 6]
         while True:
             chance.shuffle(modes)
             yield from modes
