@@ -24,8 +24,8 @@ from support.waiting import wait_for
 AT_ONCE = 64
 _PATIENCE_S = 60
 _ANSWER_S_MAX = 10
-_KEYS_MAX = 3
-_PAUSE_S = 0.2, 0.7
+_KEYS_MAX = 2
+_PAUSE_S = 0.3, 0.9
 _OPEN = ("held", "paying")
 
 
@@ -119,7 +119,7 @@ class Payer:
     def pay(self) -> None:
         """And where the firm declines, mostly once more, as another payment."""
         for _ in range(_KEYS_MAX):
-            if self._pay_with(new_key()) != "declined" or self.chance.random() < 0.3:
+            if self._pay_with(new_key()) != "declined" or self.chance.random() < 0.5:
                 return
 
     def pay_twice_at_once(self) -> None:

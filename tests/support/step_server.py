@@ -9,10 +9,11 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from io import BytesIO
-from socketserver import ThreadingMixIn
 from typing import Any
 from uuid import uuid4
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -27,7 +28,7 @@ from booking.platform.settings import settings
 from fast_gateway import wsgi
 from support.step_processes import Task
 
-_CONNECTIONS = 4
+_THREADS, _CONNECTIONS = 16, 2
 _RUN_S = 600
 _SLOW_S_MAX = 0.1
 _PR_SET_PDEATHSIG = 1
@@ -56,7 +57,10 @@ def work(task: Task, listening: socket.socket) -> None:
     match task.kind:
         case "steps":
             share_connections(_CONNECTIONS)
-            Server(listening).serve_forever()
+            server = Server(listening)
+            for _ in range(_THREADS):
+                threading.Thread(target=server.work).start()
+            signal.pause()
         case "settle":
             run_loop(payment.SETTLING_JOB, 0.1, payment.work, run_s=_RUN_S)
         case "sweep":
@@ -102,10 +106,8 @@ GUARDS: dict[str, Callable[[], None]] = {
 """What a negative control takes out of all processes, by its name."""
 
 
-class Server(ThreadingMixIn, WSGIServer):
-    """Takes its turn at a socket on which others accept as well."""
-
-    daemon_threads = True
+class Server(WSGIServer):
+    """Takes its turn at a socket on which others accept as well, by threads that keep their connections to Redis."""
 
     def __init__(self, listening: socket.socket) -> None:
         super().__init__(listening.getsockname(), Handler, bind_and_activate=False)
@@ -114,6 +116,14 @@ class Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = listening.getsockname()
         self.setup_environ()
         self.set_app(application)
+
+    def work(self) -> None:
+        """Answer one after the other, for ever."""
+        while True:
+            connection, address = self.socket.accept()
+            with suppress(OSError):  # they have gone
+                self.finish_request(connection, address)
+            self.shutdown_request(connection)
 
 
 class Handler(WSGIRequestHandler):

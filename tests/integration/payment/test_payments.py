@@ -10,7 +10,8 @@ import pytest
 
 from booking import payment
 from booking.operations.audit import Verdict
-from booking.payment.gateways import Charge, Gateway, Outcome
+from booking.payment import settlement
+from booking.payment.gateways import Charge, Gateway, Outcome, gateway
 from booking.payment.problems import AlreadyPaid, PaymentDeclined, RefundDeadlinePassed
 from booking.platform.postgres import DatabaseBusy, primary
 from booking.platform.problems import Refusal
@@ -340,6 +341,36 @@ def test_a_function_that_dies_while_cancelling_leaves_the_rest_to_the_job(
     due_now(held)
     assert payment.settle_due() >= 1
     assert shop.show(held)["status"] == "cancelled"
+    assert danal.charged(held["reservation_id"]) == 0
+    assert audit().violations == SOUND
+
+
+def test_a_cancellation_that_meets_another_payment_says_so(
+    shop: Shop,
+    danal: SimulatedGateway,
+    use_settings: Callable[..., None],
+    audit: Audit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The firm declines, and another device has begun to pay anew before the seats are given back."""
+    use_settings(gateway_read_timeout_s=0.2)
+    held, person = shop.hold([1]), shop.shopper().person
+    danal.faults(mode="approve_then_hang")
+    assert shop.pay(held).pending
+    cancel = settlement.cancel_at_gateway
+
+    def begun_anew(open_payment: settlement.OpenPayment, **how: Any) -> bool:
+        settlement.settle(open_payment.charge, "danal", gateway("danal").cancel(open_payment.charge.key))
+        assert shop.show(held)["status"] == "held"
+        assert shop.pay(held).pending
+        return cancel(open_payment, **how)
+
+    with monkeypatch.context() as meeting, pytest.raises(PaymentUnderWay) as refused:
+        meeting.setattr("booking.payment.cancellation.cancel_at_gateway", begun_anew)
+        payment.cancel_reservation(held["reservation_id"], person)
+
+    assert refused.value.members["options"] == ["wait", "cancel"]
+    assert payment.cancel_reservation(held["reservation_id"], person)["status"] == "cancelled"
     assert danal.charged(held["reservation_id"]) == 0
     assert audit().violations == SOUND
 

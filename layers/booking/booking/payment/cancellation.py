@@ -19,12 +19,18 @@ def cancel_reservation(reservation_id: str, person: str) -> dict[str, Any]:
 
     A payment under way is first cancelled at its gateway by key; a confirmed reservation is refunded. Raises
     ReservationUnknown (also for a stranger's), RefundDeadlinePassed, and PaymentUnderWay when the gateway does not
-    answer now: the cancellation is recorded then and the settling job carries it out.
+    answer now: the cancellation is recorded then and the settling job carries it out; also when another payment has
+    begun meanwhile, which is not cancelled (``options`` say so).
     """
     status = release_hold(reservation_id, person)
     if status == "paying":
         _cancel_payment(reservation_id)
         status = release_hold(reservation_id, person)
+    if status == "paying":
+        # The firm had declined in that very moment, and another device of theirs has begun to pay anew.
+        raise PaymentUnderWay(
+            "another payment has begun meanwhile; cancel once more", retry_after_s=1, options=["wait", "cancel"]
+        )
     if status == "confirmed":
         _refund(reservation_id, person)
     return show_reservation(reservation_id, person)

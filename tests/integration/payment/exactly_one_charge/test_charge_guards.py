@@ -1,7 +1,7 @@
 """Negative controls: without a guard against a second charge, people who pay as in the proof are charged wrongly."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,14 +12,35 @@ from booking.platform.postgres import primary
 from support.gateways import SimulatedGateway
 from support.guards import Out, without
 from support.payers import Answers, Payer, all_live, hold_for_all, wait_until_settled
-from support.payment_proof import wrongs
+from support.payment_proof import refund_all, wrongs
 from support.shop import Shop
 from support.step_processes import StepProcesses
 
-pytestmark = [pytest.mark.race, pytest.mark.usefixtures("hurry")]
+pytestmark = pytest.mark.race
 
 Audit = Callable[[], Verdict]
 Firms = dict[str, SimulatedGateway]
+
+
+@pytest.fixture(scope="module")
+def database_url(make_database: Callable[[str], str]) -> str:
+    return make_database("encore_charged_wrongly")
+
+
+@pytest.fixture(scope="module")
+def gateways(make_gateways: Callable[[], Firms]) -> Firms:
+    return make_gateways()
+
+
+@pytest.fixture(autouse=True)
+def put_right(processes: StepProcesses, firms: Firms) -> Iterator[None]:
+    """Afterwards there is nobody who has paid, and no money at the firms."""
+    yield
+    processes.kill_all()
+    for firm in firms.values():
+        firm.well()
+    refund_all(firms.values())
+    primary().rows("truncate concert, reservation, payment, seat, seat_ledger, idempotency, outbox, admission cascade")
 
 
 @dataclass(frozen=True)
