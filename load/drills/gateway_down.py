@@ -2,12 +2,13 @@
 
 Nobody notices: where a connection is refused surely nothing was taken, so the same payment turns to the other firm and
 is answered by it. After some refusals the circuit opens and payments begin at the other firm; one request now and then
-tries whether the first is back, and when it is, payments go to it again.
+tries whether the first is back, and when it is, payments go to it again. Only whom the break met with the answer on its
+way wait for that firm (202): it may have taken their money.
 """
 
 from drills.harness.crowd import Plan
 from drills.harness.drill import Drill, nobody_loses_the_place
-from drills.harness.events import every_ticket_comes, sold_while_broken, ticket_within
+from drills.harness.events import every_ticket_comes, sold_while_broken, ticket_within_of_heal
 from drills.harness.money import (
     charged_by,
     charged_by_both,
@@ -16,10 +17,10 @@ from drills.harness.money import (
     circuit_opened,
     clear_faults,
     left_in_peace_after_heal,
+    nobody_else_is_told_pending,
     nobody_is_charged_twice,
     nobody_waits_for_a_firm,
     nothing_is_given_back,
-    pending_at_most,
     pending_instead_of_error,
     set_faults,
     the_other_steps_go_on,
@@ -59,7 +60,7 @@ DRILL = Drill(
     felt=circuit_opened("danal"),
     bounds=(
         pending_instead_of_error(),
-        pending_at_most(0),
+        nobody_else_is_told_pending(),
         nobody_waits_for_a_firm(WAIT_S),
         sold_while_broken(SOLD_MIN),
         charged_by("payco", PAYCO_MIN),
@@ -69,7 +70,7 @@ DRILL = Drill(
         charges_again_within_of_heal("danal", BACK_S),
         left_in_peace_after_heal("payco", BACK_S),
         nothing_is_given_back(),
-        ticket_within(TICKET_S),
+        ticket_within_of_heal(TICKET_S),
         every_ticket_comes(),
         *the_other_steps_go_on(),
         *nobody_loses_the_place(),

@@ -34,7 +34,7 @@ CAPACITY, RATE_PER_S = 700, 6
 BEFORE_S, DOWN_S, AFTER_S = 12, 60, 35
 WAIT_S = 2.4
 """Refused tries with their pauses are over within 0.6 s, on two busy cores later. A firm that hangs costs 2.5 s."""
-CLOSED_S, SETTLED_S = 15, 30
+CLOSED_S, SETTLED_S = 15, 25
 PENDING_MIN = 150
 
 _SEATS_LOST = read_text("drills.harness", "sql/pending_without_seats.sql")

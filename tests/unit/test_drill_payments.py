@@ -62,7 +62,7 @@ HOLDS = (
     money.pending_instead_of_error(),
     money.nobody_waits_for_a_firm(2.6),
     money.told_pending(1),
-    money.pending_at_most(1),
+    money.nobody_else_is_told_pending(),
     money.charged_by("payco", 1),
     money.charged_by_both(),
     money.nobody_is_charged_twice(),
@@ -91,7 +91,6 @@ def test_a_drill_that_went_well_keeps_all_bounds(seen: Evidence) -> None:
     [
         money.nobody_waits_for_a_firm(2.4),
         money.told_pending(2),
-        money.pending_at_most(0),
         money.charged_by("payco", 2),
         money.circuit_opened("payco"),
         money.circuit_closed_within_of_heal("danal", 1),
@@ -125,6 +124,12 @@ def test_a_movement_of_money_that_must_not_be_fails(bound: Bound, movement: Move
     seen.books = [*(seen.books or ()), movement]
 
     assert not measured(bound, seen)
+
+
+def test_who_is_told_pending_though_the_other_firm_is_well_fails(seen: Evidence) -> None:
+    seen.record.add(Answer(PAY, 12.5, 0.1, 202, "", Outcome.OK))
+
+    assert not measured(money.nobody_else_is_told_pending(), seen)
 
 
 def test_a_payment_still_pending_and_a_circuit_still_open_at_the_last_look_fail(seen: Evidence) -> None:
