@@ -15,7 +15,7 @@ import msgspec
 
 from drills.harness.client import Client, Reply
 
-LOOKS_FOR_TICKET_AFTER_S, LOOKS_FOR_TICKET_EVERY_S = 1.0, 1.0
+LOOKS_FOR_TICKET_AFTER_S, LOOKS_FOR_TICKET_EVERY_S = 2.0, 1.0
 _TICKET_S_MAX = 60.0
 _TIMEOUT_S = 10.0
 _CHOICES_MAX = 8

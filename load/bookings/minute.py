@@ -13,7 +13,7 @@ from bookings.stage import DRAIN_S_MAX, OnTheWay, Stage
 from drills.harness import watch
 
 TARGET_PER_S = 120
-_OFFERED = 1.02
+_OFFERED = 1.01
 """Times the target come: who comes in the last moment pays after it."""
 FIRM_MS = 50
 _WARM_UP_S = 5.0
