@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import get_args
 
 from benchmarks import cold_start, partitions, redis_topologies
 from benchmarks.cases import GROUPS
@@ -14,6 +15,8 @@ from benchmarks.report import BadReport, as_json, as_table, read_earlier
 from benchmarks.run import Plan, audit, measure_all
 from benchmarks.stage import INSTANCE
 from benchmarks.tools import ToolError
+from bookings import run as bookings
+from bookings.minute import TARGET_PER_S
 from encore_stack.commands import down
 from encore_stack.instance import Instance
 from line.run import measure_line
@@ -29,23 +32,29 @@ def run(arguments: Sequence[str]) -> int:
     os.environ["ENCORE_INSTANCE"] = INSTANCE
     options = _options(arguments)
     try:
-        if options.line:
-            return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
-        if options.cold_start:
-            return _print_cold_starts(options.rounds or _ROUNDS)
-        if options.redis:
-            return _print_redis(options.rounds or _ROUNDS)
-        if options.outbox:
-            return _print_outbox(options)
-        if options.partitions:
-            return _print_partitions(options)
-        return _measure_steps(options)
+        return _measure(options)
     except BadReport as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2
     except ToolError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
+
+
+def _measure(options: argparse.Namespace) -> int:
+    if options.line:
+        return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
+    if options.cold_start:
+        return _print_cold_starts(options.rounds or _ROUNDS)
+    if options.redis:
+        return _print_redis(options.rounds or _ROUNDS)
+    if options.outbox:
+        return _print_outbox(options)
+    if options.bookings:
+        return _measure_bookings(options)
+    if options.partitions:
+        return _print_partitions(options)
+    return _measure_steps(options)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -117,6 +126,18 @@ def _print_outbox(options: argparse.Namespace) -> int:
     return 0
 
 
+def _measure_bookings(options: argparse.Namespace) -> int:
+    try:
+        measured = bookings.measure_bookings(options.bookings, options.seconds or bookings.DURATION_S, _tell)
+        _tell("the audit")
+        audited = audit("--settle")
+    finally:
+        _take_down(keep=options.keep)
+    print(bookings.as_json(measured, audit_passed=not audited) if options.json else bookings.as_markdown(measured))
+    print(f"the audit {'FAILED' if audited else 'passed'}", file=sys.stderr)
+    return 1 if audited or measured.shortcomings() else 0
+
+
 def _print_partitions(options: argparse.Namespace) -> int:
     sizes = options.seats or partitions.SIZES
     rounds, duration_s = options.rounds or _ROUNDS, options.seconds or _DURATION_S
@@ -181,6 +202,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead: commit to broker at 100 payments a second, what the outbox costs, and what is lost without it,"
         " as in load/outbox.md",
+    )
+    instead.add_argument(
+        "--bookings",
+        nargs="?",
+        const="both",
+        choices=get_args(bookings.Which),
+        help=f"instead: {TARGET_PER_S} complete bookings a second on the whole stack for {bookings.DURATION_S:g} s"
+        " (--seconds) with every event drained, and payments over more and more buyers while the payment firms take"
+        " 750 ms, as in load/bookings.md; exit code 1 when a target is missed",
     )
     parser.add_argument(
         "--seats",

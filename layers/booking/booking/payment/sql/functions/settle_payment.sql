@@ -25,7 +25,9 @@ create or replace function settle_payment(
     p_turn_s_min integer default null,
     p_deadline_s integer default null
 ) returns json
-language plpgsql as $$
+language plpgsql
+set plan_cache_mode = force_generic_plan  -- the planner would plan for each list of seats anew, to the same plan
+as $$
 declare
     v_now timestamptz;
     v_payment payment;

@@ -8,10 +8,11 @@ create or replace function end_admission(
     p_reason text,
     p_at timestamptz
 ) returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into admission (pass_id, concert_id, person, ended_at, end_reason)
     values (p_pass_id, p_concert_id, p_person, p_at, p_reason)
     on conflict (pass_id) do update set
         ended_at = coalesce(admission.ended_at, excluded.ended_at),
-        end_reason = coalesce(admission.end_reason, excluded.end_reason)
-$$;
+        end_reason = coalesce(admission.end_reason, excluded.end_reason);
+end $$;

@@ -31,7 +31,9 @@ create or replace function hold_seats(
     p_section text default null,
     p_patient boolean default false
 ) returns json
-language plpgsql as $$
+language plpgsql
+set plan_cache_mode = force_generic_plan  -- the planner would plan for each list of seats anew, to the same plan
+as $$
 declare
     v_now timestamptz;
     v_earlier idempotency;
