@@ -71,6 +71,11 @@ def read_settings(environ: MappingOf[str, str] = os.environ) -> Settings:
     )
 
 
+def invocations_at_once(pollers_max: int) -> int:
+    """Of one mapping, for as many pollers as its template allows on AWS: at most one a partition."""
+    return max(1, pollers_max // _PARTITIONS_PER_POLLER)
+
+
 def _mappings_of_template(environ: MappingOf[str, str]) -> Sequence[Mapping]:
     try:
         template = Template.from_environment(environ)
@@ -83,7 +88,7 @@ def _mappings_of_template(environ: MappingOf[str, str]) -> Sequence[Mapping]:
                 batching_window_s=source.batch_window_s,
                 starting_position=source.starting_position,
                 partial_batch_failures=source.partial_batch_failures,
-                pollers_max=max(1, source.pollers_max // _PARTITIONS_PER_POLLER),
+                pollers_max=invocations_at_once(source.pollers_max),
                 timeout_s=template.function(source.function).timeout_s,
             )
             for source in template.kafka_sources
