@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import get_args
@@ -17,6 +17,7 @@ from benchmarks.stage import INSTANCE
 from benchmarks.tools import ToolError
 from bookings import run as bookings
 from bookings.minute import TARGET_PER_S
+from consumers.run import measure_consumers
 from encore_stack.commands import down
 from encore_stack.instance import Instance
 from line.run import measure_line
@@ -42,19 +43,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    if options.line:
-        return _measure_line(options.seconds or _DURATION_S, keep=options.keep)
-    if options.cold_start:
-        return _print_cold_starts(options.rounds or _ROUNDS)
-    if options.redis:
-        return _print_redis(options.rounds or _ROUNDS)
-    if options.outbox:
-        return _print_outbox(options)
-    if options.bookings:
-        return _measure_bookings(options)
-    if options.partitions:
-        return _print_partitions(options)
-    return _measure_steps(options)
+    measure = next((measure for name, measure in _INSTEAD.items() if getattr(options, name)), _measure_steps)
+    return measure(options)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -84,8 +74,8 @@ def _measure_steps(options: argparse.Namespace) -> int:
     return 1 if audited or any(result.fault for result in results) else 0
 
 
-def _measure_line(duration_s: float, *, keep: bool) -> int:
-    told, audited = _audited(lambda: measure_line(duration_s, _tell), keep=keep)
+def _measure_line(options: argparse.Namespace) -> int:
+    told, audited = _audited(lambda: measure_line(options.seconds or _DURATION_S, _tell), keep=options.keep)
     print(told)
     return 1 if audited else 0
 
@@ -107,12 +97,14 @@ def _take_down(*, keep: bool) -> None:
             down.run(["--wipe"])
 
 
-def _print_cold_starts(rounds: int) -> int:
+def _print_cold_starts(options: argparse.Namespace) -> int:
+    rounds = options.rounds or _ROUNDS
     print(cold_start.as_markdown(cold_start.measure_cold_starts(rounds, Instance.load().tools_dir, _tell)))
     return 0
 
 
-def _print_redis(rounds: int) -> int:
+def _print_redis(options: argparse.Namespace) -> int:
+    rounds = options.rounds or _ROUNDS
     costs = redis_topologies.measure_call_costs(rounds, _tell)
     print(redis_topologies.as_markdown(costs, redis_topologies.measure_failovers(rounds, _tell)))
     return 0
@@ -138,6 +130,15 @@ def _measure_bookings(options: argparse.Namespace) -> int:
     return 1 if audited or measured.shortcomings() else 0
 
 
+def _print_consumers(options: argparse.Namespace) -> int:
+    try:
+        told, audited = measure_consumers(options.rounds or _QUICK_ROUNDS, _tell)
+    finally:
+        _take_down(keep=options.keep)
+    print(told)
+    return 1 if audited else 0
+
+
 def _print_partitions(options: argparse.Namespace) -> int:
     sizes = options.seats or partitions.SIZES
     rounds, duration_s = options.rounds or _ROUNDS, options.seconds or _DURATION_S
@@ -147,6 +148,18 @@ def _print_partitions(options: argparse.Namespace) -> int:
         _take_down(keep=options.keep)
     print(partitions.as_markdown(measured))
     return 1 if any(result.fault for size in measured for result in size.results) else 0
+
+
+_INSTEAD: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "line": _measure_line,
+    "cold_start": _print_cold_starts,
+    "redis": _print_redis,
+    "outbox": _print_outbox,
+    "consumers": _print_consumers,
+    "bookings": _measure_bookings,
+    "partitions": _print_partitions,
+}
+"""What is measured instead of the steps, by its option."""
 
 
 def _tell(text: str) -> None:
@@ -202,6 +215,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead: commit to broker at 100 payments a second, what the outbox costs, and what is lost without it,"
         " as in load/outbox.md",
+    )
+    instead.add_argument(
+        "--consumers",
+        action="store_true",
+        help="instead: how fast a backlog of events is consumed, by the number of partitions, as the table of"
+        " load/consumers.md",
     )
     instead.add_argument(
         "--bookings",
