@@ -95,12 +95,10 @@ def _minute(minute: Minute) -> Iterator[str]:
     )
     spent = _by_part(minute.cpu_s)
     rows = [
-        [part, f"{cpu_s:,.1f}", f"{1_000 * cpu_s / minute.paid_in_all:,.2f}"]
+        [part, f"{cpu_s:,.1f}", f"{1_000 * cpu_s / minute.paid:,.2f}"]
         for part, cpu_s in sorted(spent.items(), key=lambda one: -one[1])
     ]
-    rows.append(
-        ["all of these", f"{sum(spent.values()):,.1f}", f"{1_000 * sum(spent.values()) / minute.paid_in_all:,.2f}"]
-    )
+    rows.append(["all of these", f"{sum(spent.values()):,.1f}", f"{1_000 * sum(spent.values()) / minute.paid:,.2f}"])
     yield "CPU:\n\n" + _table(["part", f"seconds in {minute.duration_s:g} s", "ms a booking"], rows)
 
 
