@@ -109,12 +109,13 @@ def _slow_firms(levels: Sequence[Level]) -> str:
             f"{level.paid_per_s:,.0f}",
             f"{1_000 * level.p50_s:,.0f}",
             f"{1_000 * level.p99_s:,.0f}",
+            f"{level.pending}",
             f"{100 * level.machine_busy:.0f} %",
             _s(level.drained_s),
         ]
         for level in levels
     ]
-    heads = ["buyers", "payments a second", "p50, ms", "p99, ms", "CPUs busy", "drained after"]
+    heads = ["buyers", "payments a second", "p50, ms", "p99, ms", "open after 3 s", "CPUs busy", "drained after"]
     return f"Payments with firms that take {SLOW_FIRM_MS} ms:\n\n" + _table(heads, rows)
 
 
