@@ -95,12 +95,10 @@ def _minute(minute: Minute) -> Iterator[str]:
     )
     spent = _by_part(minute.cpu_s)
     rows = [
-        [part, f"{cpu_s:,.1f}", f"{1_000 * cpu_s / minute.paid_in_all:,.2f}"]
+        [part, f"{cpu_s:,.1f}", f"{1_000 * cpu_s / minute.paid:,.2f}"]
         for part, cpu_s in sorted(spent.items(), key=lambda one: -one[1])
     ]
-    rows.append(
-        ["all of these", f"{sum(spent.values()):,.1f}", f"{1_000 * sum(spent.values()) / minute.paid_in_all:,.2f}"]
-    )
+    rows.append(["all of these", f"{sum(spent.values()):,.1f}", f"{1_000 * sum(spent.values()) / minute.paid:,.2f}"])
     yield "CPU:\n\n" + _table(["part", f"seconds in {minute.duration_s:g} s", "ms a booking"], rows)
 
 
@@ -111,12 +109,13 @@ def _slow_firms(levels: Sequence[Level]) -> str:
             f"{level.paid_per_s:,.0f}",
             f"{1_000 * level.p50_s:,.0f}",
             f"{1_000 * level.p99_s:,.0f}",
+            f"{level.pending}",
             f"{100 * level.machine_busy:.0f} %",
             _s(level.drained_s),
         ]
         for level in levels
     ]
-    heads = ["buyers", "payments a second", "p50, ms", "p99, ms", "CPUs busy", "drained after"]
+    heads = ["buyers", "payments a second", "p50, ms", "p99, ms", "open after 3 s", "CPUs busy", "drained after"]
     return f"Payments with firms that take {SLOW_FIRM_MS} ms:\n\n" + _table(heads, rows)
 
 

@@ -33,8 +33,10 @@ class Level:
     p99_s: float
     machine_busy: float
     """Of all CPUs, 0 to 1."""
+    pending: int
+    """Answers 202: the outcome was open after 3 s. They are settled later, and are not among the paid ones."""
     faults: Mapping[str, int]
-    """Answers other than 201."""
+    """Answers other than 201 and 202."""
     drained_s: float | None
     """After the last answer; None: not in time."""
 
@@ -78,6 +80,7 @@ def _measure(stage: Stage, connections: int) -> Level:
         ordered[len(ordered) // 2],
         ordered[len(ordered) * 99 // 100],
         busy,
+        load.pending,
         dict(load.faults),
         drained_s,
     )
@@ -93,6 +96,7 @@ class _Load:
         self._is_measured = False
         self.answered_s: list[float] = []
         """How long each payment took that was answered in the measured time."""
+        self.pending = 0
         self.faults: Counter[str] = Counter()
 
     async def run(self, connections: int) -> float:
@@ -118,7 +122,9 @@ class _Load:
                 raise ToolError(f"more than {_PAYMENTS_PER_S_MAX} payments a second: too few holds are prepared")
             asked_s = clock()
             reply = await client.ask(request.method, request.path, request.headers, request.body)
-            if reply.status != 201:
+            if reply.status == 202:
+                self.pending += 1
+            elif reply.status != 201:
                 self.faults[str(reply.status or reply.fault)] += 1
             elif self._is_measured:
                 self.answered_s.append(clock() - asked_s)

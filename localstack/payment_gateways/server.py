@@ -21,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from payment_gateways.app import Gateway
 
 HOST = "127.0.0.1"
+_BACKLOG = 2048
+"""Connections that wait to be accepted. Beyond that the kernel drops them, and they come back after a second."""
 
 logger = logging.getLogger("payment_gateways")
 
@@ -95,7 +97,8 @@ class GatewayServer(uvicorn.Server):
 
     async def set_public_listener(self, is_open: bool) -> None:
         if is_open and self._public is None:
-            self._public = await asyncio.get_running_loop().create_server(self._protocol, HOST, self._port)
+            loop = asyncio.get_running_loop()
+            self._public = await loop.create_server(self._protocol, HOST, self._port, backlog=_BACKLOG)
         elif not is_open and self._public is not None:
             self._public.close()
             self._public = None

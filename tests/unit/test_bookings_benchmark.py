@@ -35,7 +35,7 @@ MET = Minute(
 
 
 def level(connections: int, paid_per_s: float, machine_busy: float = 0.3) -> Level:
-    return Level(connections, paid_per_s, 0.76, 0.9, machine_busy, {}, 1.0)
+    return Level(connections, paid_per_s, 0.76, 0.9, machine_busy, 3, {}, 1.0)
 
 
 def test_a_minute_with_every_event_drained_meets_the_target() -> None:
@@ -82,7 +82,7 @@ def test_the_table_adds_up_what_belongs_together() -> None:
     assert "| simulated firms | 3.0 |" in told
     assert "| other loops | 0.5 |" in told
     assert "| all of these | 23.5 |" in told
-    assert "| 25 | 33 | 760 | 900 | 30 % | 1.0 s |" in told
+    assert "| 25 | 33 | 760 | 900 | 3 | 30 % | 1.0 s |" in told
     assert told.endswith("All targets are met.")
 
 
