@@ -27,7 +27,7 @@ Firms = dict[str, SimulatedGateway]
 _PAIRS = 50
 _SINGLE = 1_000 - 2 * _PAIRS
 _PHASE, _PHASE_S_MAX = 150, 0.6
-_BLOW_AFTER, _BLOW_S_MAX = (40, 160), 2.0
+_BLOW_AFTER, _BLOW_S_MAX = (20, 90), 2.0
 """Both in answers that people get; in seconds where they get none."""
 _CUT_EVERY = 4
 _KILLS_MIN = 30
