@@ -8,18 +8,17 @@ nothing is charged again or given back. The circuit opens for charges alone; new
 from drills.harness.crowd import Plan
 from drills.harness.drill import Drill, nobody_loses_the_place
 from drills.harness.events import every_ticket_comes, sold_while_broken, ticket_within
+from drills.harness.firms import break_firms, heal_firms
 from drills.harness.money import (
     charged_by,
     charged_by_both,
     circuit_closed_within_of_heal,
     circuit_opened,
-    clear_faults,
     nobody_is_charged_twice,
     nobody_waits_for_a_firm,
     nothing_is_given_back,
     nothing_pending_within_of_heal,
     pending_instead_of_error,
-    set_faults,
     taken_while_broken,
     the_other_steps_go_on,
     told_pending,
@@ -39,14 +38,12 @@ PENDING_MIN, SOLD_MIN, PAYCO_MIN = 5, 100, 50
 
 async def incident(scene: Scene) -> None:
     """Twelve seconds of sale, half a minute of charges without answers, twenty seconds with a firm that is well."""
-    instance = scene.stage.instance
     await scene.wait(BEFORE_S)
-    scene.undo_later(lambda: clear_faults(instance))
-    scene.breaks("danal, the first payment firm, takes the money and never answers")
-    await scene.do(lambda: set_faults(instance, "danal", mode="approve_then_hang"))
+    await break_firms(
+        scene, ["danal"], "danal, the first payment firm, takes the money and never answers", mode="approve_then_hang"
+    )
     await scene.wait(HANGS_S)
-    await scene.do(lambda: clear_faults(instance))
-    scene.healed("danal answers again")
+    await heal_firms(scene, "danal answers again")
     await scene.wait(AFTER_S)
 
 

@@ -9,20 +9,19 @@ way wait for that firm (202): it may have taken their money.
 from drills.harness.crowd import Plan
 from drills.harness.drill import Drill, nobody_loses_the_place
 from drills.harness.events import every_ticket_comes, sold_while_broken, ticket_within_of_heal
+from drills.harness.firms import break_firms, heal_firms
 from drills.harness.money import (
     charged_by,
     charged_by_both,
     charges_again_within_of_heal,
     circuit_closed_within_of_heal,
     circuit_opened,
-    clear_faults,
     left_in_peace_after_heal,
     nobody_else_is_told_pending,
     nobody_is_charged_twice,
     nobody_waits_for_a_firm,
     nothing_is_given_back,
     pending_instead_of_error,
-    set_faults,
     the_other_steps_go_on,
 )
 from drills.harness.scene import Scene
@@ -39,14 +38,10 @@ SOLD_MIN, PAYCO_MIN, TICKET_S = 150, 150, 10
 
 async def incident(scene: Scene) -> None:
     """Twelve seconds of sale, half a minute with one firm, twenty seconds with both again."""
-    instance = scene.stage.instance
     await scene.wait(BEFORE_S)
-    scene.undo_later(lambda: clear_faults(instance))
-    scene.breaks("danal, the first payment firm, refuses connections")
-    await scene.do(lambda: set_faults(instance, "danal", mode="refuse"))
+    await break_firms(scene, ["danal"], "danal, the first payment firm, refuses connections", mode="refuse")
     await scene.wait(DOWN_S)
-    await scene.do(lambda: clear_faults(instance))
-    scene.healed("danal takes connections")
+    await heal_firms(scene, "danal takes connections")
     await scene.wait(AFTER_S)
 
 

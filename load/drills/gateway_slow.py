@@ -8,18 +8,17 @@ money. What became of them is known soon after it is well. The other steps notic
 from drills.harness.crowd import Plan
 from drills.harness.drill import Drill, nobody_loses_the_place
 from drills.harness.events import every_ticket_comes, sold_while_broken
+from drills.harness.firms import break_firms, heal_firms
 from drills.harness.money import (
     charged_by,
     charged_by_both,
     circuit_closed_within_of_heal,
     circuit_opened,
-    clear_faults,
     nobody_is_charged_twice,
     nobody_waits_for_a_firm,
     nothing_is_given_back,
     nothing_pending_within_of_heal,
     pending_instead_of_error,
-    set_faults,
     the_other_steps_go_on,
     told_pending,
 )
@@ -37,14 +36,10 @@ PENDING_MIN, SOLD_MIN, PAYCO_MIN = 5, 100, 50
 
 async def incident(scene: Scene) -> None:
     """Twelve seconds of sale, half a minute with a slow firm, and time to find out what became of the payments."""
-    instance = scene.stage.instance
     await scene.wait(BEFORE_S)
-    scene.undo_later(lambda: clear_faults(instance))
-    scene.breaks("danal, the first payment firm, answers after 10 s")
-    await scene.do(lambda: set_faults(instance, "danal", delay_ms=DELAY_MS))
+    await break_firms(scene, ["danal"], "danal, the first payment firm, answers after 10 s", delay_ms=DELAY_MS)
     await scene.wait(SLOW_S)
-    await scene.do(lambda: clear_faults(instance))
-    scene.healed("danal answers at once; what it was asked before keeps its 10 s")
+    await heal_firms(scene, "danal answers at once; what it was asked before keeps its 10 s")
     await scene.wait(AFTER_S)
 
 

@@ -4,24 +4,21 @@ Nobody can pay and nobody loses anything: step 7 answers at once that the outcom
 wait or to cancel), and the seats stay theirs. Everybody is charged soon after the firms are back, once.
 """
 
-from functools import partial
-
 from booking.platform.resources import read_text
 from drills.harness.crowd import Plan
 from drills.harness.drill import Drill, nobody_loses_the_place
 from drills.harness.events import every_ticket_comes, figure
+from drills.harness.firms import break_firms, heal_firms
 from drills.harness.money import (
     charged_by,
     circuit_closed_within_of_heal,
     circuit_opened,
-    clear_faults,
     nobody_is_charged_twice,
     nobody_waits_for_a_firm,
     nothing_is_given_back,
     nothing_pending_within_of_heal,
     nothing_taken_while_broken,
     pending_instead_of_error,
-    set_faults,
     the_other_steps_go_on,
     told_pending,
 )
@@ -42,18 +39,13 @@ _SEATS_LOST = read_text("drills.harness", "sql/pending_without_seats.sql")
 
 async def incident(scene: Scene) -> None:
     """Twelve seconds of sale, a minute without any firm, and time to settle everything."""
-    instance = scene.stage.instance
     await scene.wait(BEFORE_S)
-    scene.undo_later(lambda: clear_faults(instance))
-    scene.breaks("danal and payco, all payment firms, refuse connections")
-    for firm in FIRMS:
-        await scene.do(partial(set_faults, instance, firm, mode="refuse"))
+    await break_firms(scene, FIRMS, "danal and payco, all payment firms, refuse connections", mode="refuse")
     await scene.wait(DOWN_S)
     pending, lost = await scene.do(lambda: _pending_and_without_seats(scene))
     scene.figure("lost", lost)
     scene.note(f"{pending:,} payments are pending; {lost} of them have not all their seats any more")
-    await scene.do(lambda: clear_faults(instance))
-    scene.healed("both take connections")
+    await heal_firms(scene, "both take connections")
     await scene.wait(AFTER_S)
 
 

@@ -2,9 +2,8 @@
 
 The book is the owner of the truth about money. A payment's row is its present state; `entry` is append-only and holds
 every charge and every refund in the order they were committed, which is what an auditor adds up. SQLite in WAL mode
-with `synchronous=normal`: what was answered survives `kill -9`. A power cut of this machine may take the last moments with
-it; a flush for each payment, one after another on a disk that Postgres and Kafka flush too, would have the firm take 250
-payments a second at most.
+with `synchronous=normal`: what was answered survives `kill -9`; a power cut of this machine may take the last moments.
+A flush for each payment, on a disk that Postgres and Kafka flush too, keeps a firm at some 250 payments a second.
 
 Every method is one transaction and none awaits, so on the event loop two requests with one key can never interleave:
 the second finds what the first committed.

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from drills.harness.books import Movement, charged_twice
 from drills.harness.events import has_passed
 from drills.harness.evidence import Evidence, Mark
-from drills.harness.money import Movement, charged_twice, nobody_is_charged_twice
+from drills.harness.money import nobody_is_charged_twice
 from drills.harness.watch import OUTBOX_AGE, Sample
 from encore_stack.instance import Instance
 from encore_stack.kafka_replicas import CannotMove, Partition, on_all, without

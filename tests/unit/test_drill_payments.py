@@ -17,11 +17,12 @@ import pytest
 from artillery.report import Audit
 from drills import gateway_down
 from drills.harness import money, report
+from drills.harness.books import Movement
 from drills.harness.client import Reply
 from drills.harness.crowd import _GaveUp, _read_pending
 from drills.harness.drill import Bound, Judged, p95_within, slowest_within
 from drills.harness.evidence import Evidence, Mark
-from drills.harness.money import PAY, Movement
+from drills.harness.money import PAY
 from drills.harness.record import Answer, Outcome
 from drills.harness.run import happen
 from drills.harness.scene import IncidentFailed, Scene

@@ -5,15 +5,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from artillery.results import STEPS
+from drills.harness.books import Movement
 from drills.harness.people import Person, Ticket, Told, Turn, turns_of
 from drills.harness.record import Answer, Outcome, Record
 from drills.harness.watch import Sample
-
-if TYPE_CHECKING:
-    from drills.harness.money import Movement
 
 MarkKind = Literal["begin", "break", "heal", "note", "end"]
 Phase = Literal["before", "during", "after"]
@@ -67,7 +65,7 @@ class Evidence:
     tickets: Sequence[Ticket] = ()
     samples: list[Sample] = field(default_factory=list)
     """What could be seen of payments and events meanwhile."""
-    books: "Sequence[Movement] | None" = None
+    books: Sequence[Movement] | None = None
     """The payment firms' books after the audit; None when they could not be read."""
     marks: list[Mark] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)

@@ -1,17 +1,12 @@
-"""The payment firms: their fault panels for the incident, their books for the judgement, and bounds about paying."""
+"""Bounds about paying, judged by what people were told and by the payment firms' own books."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, groupby
-from typing import Any, Literal
-
-import httpx
+from collections.abc import Collection
 
 from artillery.results import STEPS
+from drills.harness.books import charged_twice
 from drills.harness.drill import Bound, no_failures, p95_within, slowest_within
 from drills.harness.evidence import Evidence
 from drills.harness.watch import CLOSED, FIRMS, OPEN, PENDING, circuit
-from encore_stack.instance import Instance
 
 PAY = "step7_pay"
 OTHER_STEPS = tuple(step for step in STEPS if step != PAY)
@@ -20,66 +15,6 @@ _PAGE = 10_000
 _OTHERS_S, _OTHERS_P95_S = 2.4, 0.6
 _BROKEN_S = 2.0
 """How long after its mark a break is surely there."""
-
-
-def set_faults(instance: Instance, firm: str, **faults: Any) -> None:
-    """Set the firm's fault panel (delay_ms, error_rate, mode). Raises httpx.HTTPError."""
-    httpx.put(_panel(instance, firm), json=faults, trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
-
-
-def clear_faults(instance: Instance, firms: Sequence[str] = FIRMS) -> None:
-    """The firms are well again; requests already in keep their faults. Raises httpx.HTTPError."""
-    for firm in firms:
-        httpx.delete(_panel(instance, firm), trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
-
-
-def _panel(instance: Instance, firm: str) -> str:
-    """Its address that stays open while the firm refuses connections."""
-    address = (instance.data_dir(firm) / f"{firm}.panel").read_text().strip()
-    return f"{address}/_faults"
-
-
-# -- the books --
-
-
-@dataclass(frozen=True, slots=True)
-class Movement:
-    """A charge or a refund in a firm's book. ``at`` is RFC 3339 UTC, so it sorts."""
-
-    firm: str
-    kind: Literal["charge", "refund"]
-    key: str
-    order_id: str
-    at: str
-
-
-def movements(instance: Instance) -> list[Movement]:
-    """Every movement of money in the firms' books. Raises httpx.HTTPError."""
-    return [Movement(firm, one["kind"], one["key"], one["order_id"], one["at"])
-            for firm in FIRMS for one in _entries(f"{instance.url(firm)}/_book")]  # fmt: skip
-
-
-def _entries(url: str) -> Iterable[dict[str, Any]]:
-    after: int | None = 0
-    while after is not None:
-        page = {"after": after, "limit": _PAGE}
-        answer = httpx.get(url, params=page, trust_env=False, timeout=_TIMEOUT_S).raise_for_status().json()
-        yield from answer["entries"]
-        after = answer["next_after"]
-
-
-def charged_twice(books: Iterable[Movement]) -> list[str]:
-    """The orders for which at some moment more than one charge was taken and not given back."""
-    found = []
-    ordered = sorted(books, key=lambda one: (one.order_id, one.at, one.kind == "charge"))
-    for order_id, of_order in groupby(ordered, key=lambda one: one.order_id):
-        charges = accumulate(1 if one.kind == "charge" else -1 for one in of_order)
-        if max(charges) > 1:
-            found.append(order_id)
-    return found
-
-
-# -- bounds --
 
 
 def nobody_is_charged_twice() -> Bound:

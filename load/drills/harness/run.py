@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import httpx
-
 from artillery.report import Audit
+from booking.payment.books import BookUnreadable
 from drills.harness import report
+from drills.harness.books import movements
 from drills.harness.crowd import Crowd
 from drills.harness.drill import Drill, Judged
 from drills.harness.evidence import FAILURES, Evidence, Mark
-from drills.harness.money import movements
 from drills.harness.people import Person
 from drills.harness.scene import IncidentFailed, Scene, tell
 from drills.harness.stage import RECORDS, Stage
@@ -43,7 +42,7 @@ def run_drill(stage: Stage, drill: Drill, *, target: str, duration_s: int, comma
         drill.afterwards(stage, evidence)
     with progress.step(f"the audit waits for work in flight, at most {AUDIT_SETTLE_S} s"):
         audit = _audit(stage)
-    with contextlib.suppress(httpx.HTTPError):
+    with contextlib.suppress(BookUnreadable):
         evidence.books = movements(stage.instance)
     judged: list[Judged] = drill.judge(evidence)
     outcome = report.Outcome(drill, target, started, command, evidence, judged, audit, stopped)
