@@ -20,6 +20,8 @@ EVENT_BYTES_MAX = 5_500_000
 _FETCH_WAIT_MS = 200
 _BUFFERED_BATCHES_MAX = 4
 _DRAIN_S_MAX = 10
+_ASKED_S_MAX = 5.0
+"""Kafka answers a fetch within half a second, also where there is nothing."""
 
 logger = logging.getLogger("event_source")
 
@@ -36,6 +38,7 @@ class Consumer(Protocol):
     def resume(self, *partitions: TopicPartition) -> None: ...
     def paused(self) -> set[TopicPartition]: ...
     def highwater(self, partition: TopicPartition) -> int | None: ...
+    def last_poll_timestamp(self, partition: TopicPartition) -> int | None: ...
 
 
 class Invoke(Protocol):
@@ -253,12 +256,21 @@ class Poller(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is un
     # --- what is shown ------------------------------------------------------------------------------------------
 
     def lag_s(self, topic: str) -> float | None:
-        """How long ago the oldest record came to the topic that is not done; None while no partition is ours."""
-        mine = [partition for key, partition in self._partitions.items() if key.topic == topic]
-        oldest_ms = min((partition.records[0].timestamp for partition in mine if partition.records), default=None)
+        """How long ago the oldest record came to the topic that is not done; None where nobody can say: no partition is
+        ours, or Kafka is away."""
+        mine = {key: partition for key, partition in self._partitions.items() if key.topic == topic}
+        oldest_ms = min((one.records[0].timestamp for one in mine.values() if one.records), default=None)
         if oldest_ms is None:
-            return 0.0 if mine else None
+            return 0.0 if mine and all(map(self._was_asked_lately, mine)) else None
         return max(0.0, time.time() - oldest_ms / 1000)
+
+    def _was_asked_lately(self, key: TopicPartition) -> bool:
+        """Whether Kafka has said a moment ago what is in the partition."""
+        try:
+            at_ms = self._consumer.last_poll_timestamp(key)
+        except (KafkaError, AssertionError):
+            return False
+        return at_ms is not None and time.time() - at_ms / 1000 < _ASKED_S_MAX
 
     def snapshot(self) -> dict[str, Any]:
         """For the heartbeat: progress, lag and trouble by partition."""

@@ -46,6 +46,7 @@ class FakeConsumer:
     partitions: int = 3
     committed: dict[int, int] = field(default_factory=dict)
     commit_error: Exception | None = None
+    silent_s: float = 0.0
     listener: Any = None
     _paused: set[TopicPartition] = field(default_factory=set)
     _fetched: asyncio.Queue[Rec] = field(default_factory=asyncio.Queue)
@@ -98,6 +99,9 @@ class FakeConsumer:
 
     def highwater(self, partition: TopicPartition) -> int | None:
         return None
+
+    def last_poll_timestamp(self, partition: TopicPartition) -> int | None:
+        return int((time.time() - self.silent_s) * 1000)
 
 
 class FakeFunction:
@@ -400,6 +404,8 @@ def test_the_lag_is_the_age_of_the_oldest_record_that_is_not_done() -> None:
         done.set()
         await consumer.has_committed(p0=2, p1=1)
         assert poller.lag_s(TOPIC) == 0
+        consumer.silent_s = 30
+        assert poller.lag_s(TOPIC) is None, "Kafka is away: nobody can say, and an alarm stays as it is"
 
     with_poller(scenario, answer)
 

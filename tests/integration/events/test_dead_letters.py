@@ -271,3 +271,28 @@ def test_without_the_note_of_its_beginning_such_a_record_stalls_its_partition(
 
     assert (shown["records"], shown["lag"]) == (0, 1)
     assert list_dead_letters(None, 10) == []
+
+
+def test_beside_a_record_that_kills_the_function_what_was_sent_back_is_tried(
+    instance: Instance, topic: str, relay: Relay, use_settings: Callable[..., object], quick_retries: None
+) -> None:
+    use_settings(event_attempts_max=3)
+    shop = Shop.open(seats=2, wait=False)
+    victim, innocent = sell(shop, 2)
+    events = {id_: envelopes({"reservation_id": id_})[0] for id_ in (victim, innocent)}
+    put_back = refuse_tickets(innocent)
+    for _ in range(3):
+        consume(Record(events[innocent], 0))
+    put_back()
+    [letter] = list_dead_letters("waiting", 10)
+    assert redrive([letter["id"]], 1)
+    invoke = deadly(victim)
+
+    for _ in range(10):
+        try:
+            invoke(msk_event([Record(events[victim], 7), Record(events[innocent], 8)]), None)
+        except RuntimeError:
+            continue
+        break
+
+    assert tickets_of(shop) == 1, "the innocent one"

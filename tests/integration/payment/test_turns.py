@@ -505,6 +505,28 @@ def test_the_job_goes_on_while_it_settles_most_of_what_it_takes(
     assert payment.work() == len(pending)
 
 
+def test_a_firm_that_takes_no_charges_holds_up_nobody_at_the_other(
+    shop: Shop, firms: Firms, pending: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what it did, which is nothing, and its other circuit keeps charges away: as many as are asked for at once
+    stay open. Somebody's payment at the other became due after them."""
+    monkeypatch.setattr(settlement, "_PAYMENTS_AT_ONCE", 2)
+    *stuck, other = pending
+    heal(firms)
+    STORE.save_open(circuit_key("danal", "charges"), 1, 0)
+    for firm, of in (("danal", stuck), ("payco", [other])):
+        for held in of:
+            primary().rows(
+                "update payment set gateway = :firm, turned_from = null, turned_at = null, turn_reason = null,"
+                " next_check_at = clock_timestamp() where reservation_id = cast(:id as uuid)",
+                firm=firm,
+                id=held["reservation_id"],
+            )
+
+    assert payment.work() == 1
+    assert shop.show(other, "person-4")["status"] == "confirmed"
+
+
 _OPEN = """
 select id::text, reservation_id::text, gateway, amount, currency, method, status, false, false, false
 from payment where reservation_id = cast(:reservation_id as uuid)

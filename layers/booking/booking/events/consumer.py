@@ -6,8 +6,8 @@ again, and with it all behind it in its partition; those have been seen before. 
 becomes a dead letter and counts as done, so that its partition goes on.
 
 A database that is away is no fault of a record: nothing is counted, and everything comes again. A record that kills the
-function is found by the batches that never ended (``unended``): its partition's records are then tried one by one, each
-attempt counted before it is made.
+function is found by the batches that never ended (``unended``): its partition's records are then tried one by one, and
+the one that does not end either has failed.
 """
 
 import base64
@@ -72,7 +72,7 @@ class OutOfTime(Unavailable):
 
 
 class FunctionKilled(Exception):
-    """The function was killed while it had this record, or one beside it in its partition."""
+    """The function was killed while it had this record alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,22 +150,22 @@ class Consumer:
         return faults
 
     def _try_alone(self, taken: Taken, until_s: float) -> Exception | None:
-        """Apply one of a batch that killed the function: the attempt is counted before it, since after it nobody may.
+        """Apply one of a batch that killed the function; it has failed where it was begun alone before and never ended.
 
         Answers why it has to come again, None if it is done or set aside.
         """
         if time.monotonic() > until_s:
             return OutOfTime()
-        died = FunctionKilled("out of memory, out of time, or a crash: its log says which")
-        try:
-            noted = self._note_failure(taken, repr(died), transient=is_transient(died))
-        except Exception as unnoted:
-            logger().warning("event not tried: the attempt could not be counted", consumer=self._name, **_named(taken))
-            return unnoted
-        if noted["set_aside"]:
-            self._tell_set_aside(noted, died, taken)
-            return None
-        return next((fault for _, fault in self._apply([taken], until_s)), None)
+        alone = unended.alone(taken.record)
+        fault: Exception | None = None
+        if unended.begin(self._name, alone, ends_missing_max=1):
+            fault = self._fail(taken, FunctionKilled("out of memory, out of time, or a crash: its log says which"))
+            if fault is None:
+                unended.end(self._name, alone.values())
+                return None
+        fault = next((self._fail(taken, failure) for _, failure in self._apply([taken], until_s)), None)
+        unended.end(self._name, alone.values())
+        return fault
 
     def _tell_set_aside(self, noted: Mapping[str, Any], fault: Exception, taken: Taken) -> None:
         """Unless it was not set aside just now: somebody has discarded it, or it was applied meanwhile."""

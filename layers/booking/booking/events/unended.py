@@ -33,7 +33,12 @@ def starts_of(records: Iterable[KafkaEventRecord]) -> dict[str, str]:
     return starts
 
 
-def begin(consumer: str, starts: dict[str, str]) -> set[str]:
+def alone(record: KafkaEventRecord) -> dict[str, str]:
+    """The same of a record that is tried by itself, whatever batch it is in."""
+    return {partition_of(record): f"{partition_of(record)}/{record.offset} alone"}
+
+
+def begin(consumer: str, starts: dict[str, str], *, ends_missing_max: int | None = None) -> set[str]:
     """Note that the batch begins; the partitions whose part was begun over and over and never ended."""
     if not starts:
         return set()
@@ -42,7 +47,8 @@ def begin(consumer: str, starts: dict[str, str]) -> set[str]:
     except RedisError as fault:
         logger().warning("batch begins unnoted", consumer=consumer, reason=repr(fault))
         return set()
-    return {name for name, begun in zip(starts, times, strict=True) if begun > _ENDS_MISSING_MAX}
+    most = _ENDS_MISSING_MAX if ends_missing_max is None else ends_missing_max
+    return {name for name, begun in zip(starts, times, strict=True) if begun > most}
 
 
 def end(consumer: str, starts: Collection[str]) -> None:

@@ -25,6 +25,7 @@ from booking.seats import reservation_unknown_if_away, seats_changed, show_reser
 SETTLING_JOB = "settle_payments"
 """The loop that works here; who looks at a payment leaves to it what it does."""
 _PAYMENTS_AT_ONCE = 16
+"""Of each firm."""
 _WORK_S = 1.5
 """Of a tick: for as long the job goes on while there is more to settle than it takes at once."""
 _TOLD_EVERY_S = 10.0
@@ -170,14 +171,16 @@ def read_open_payment(row: Row) -> OpenPayment:
 
 
 def _claim() -> list[OpenPayment]:
-    """Take payments that are due; of a firm whose circuit is open only one, when it is time to try whether it is back.
+    """Take payments that are due, of each firm by itself: one that settles nothing must not hold up the other's. Of a
+    firm whose circuit is open only one, when it is time to try whether it is back.
 
     Refused by the circuit they would only be put off, each time for longer, past the firm's return.
     """
-    well = _that_answer()
-    claimed = _take(well, _PAYMENTS_AT_ONCE)
+    claimed = _take([], _PAYMENTS_AT_ONCE)  # whose person does not know yet, at any firm
     for each in gateways():
-        if each.name not in well and not each.lookups.refuses():
+        if each.lookups.is_closed():
+            claimed += _take([each.name], _PAYMENTS_AT_ONCE)
+        elif not each.lookups.refuses():
             claimed += _take([each.name], 1)
     return claimed
 

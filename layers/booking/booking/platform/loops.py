@@ -19,7 +19,11 @@ from booking.platform.telemetry import logger, measure, start_correlation
 
 _STAND_BY_TICK_S = 0.5
 _PAUSE_AFTER_FAULT_S = 1.0
-_TRY_LEAD = "select pg_try_advisory_lock(:space, :name)"
+_TRY_LEAD = """
+select pg_try_advisory_lock(:space, :name), set_config('tcp_keepalives_idle', '5', false),
+       set_config('tcp_keepalives_interval', '2', false), set_config('tcp_keepalives_count', '3', false)
+"""
+"""A leader whose machine vanishes does not end its connection: the server asks after it, and not only in two hours."""
 _STILL_LEADING = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
 _LOCK_SPACE = 0x656E63  # 'enc', as in loop_has_leader.sql: keeps the loops' locks apart from the per-person ones
 

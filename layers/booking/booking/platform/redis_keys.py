@@ -76,8 +76,8 @@ lookups    HASH   the same for questions and cancellations
 partition until they are counted again.
 
 ========== ====== ==================================================================================================
-unended    HASH   ``<topic>-<partition>/<offset>`` → how often a batch was begun there and has not ended; expires 24 h
-                  after the last began
+unended    HASH   ``<topic>-<partition>/<offset>`` → how often a batch was begun there and has not ended, and with
+                  `` alone`` behind it, how often that one record; expires 24 h after the last began
 ========== ====== ==================================================================================================
 """
 
