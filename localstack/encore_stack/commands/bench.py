@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ _ROUNDS_MAX, _DURATION_S_MAX = 50, 60.0
 def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 measured, 1 something could not be measured or the audit failed, 2 misused."""
     os.environ["ENCORE_INSTANCE"] = INSTANCE
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end it takes its instance down, as after Ctrl-C
     options = _options(arguments)
     try:
         return _measure(options)
