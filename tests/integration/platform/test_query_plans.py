@@ -22,6 +22,7 @@ from booking.payment import cancellation, settlement
 from booking.platform.resources import read_text
 from booking.queue import gate, restore
 from booking.seats import holds, reads
+from encore_stack.dataset import Counts, load
 from encore_stack.instance import Instance
 from encore_stack.parts.postgres import connect
 
@@ -80,26 +81,41 @@ def plans_url(make_database: Callable[[str], str], instance: Instance) -> str:
     return url
 
 
-def superuser(instance: Instance) -> pg8000.native.Connection:
-    return connect(instance, instance.postgres_primary, user="postgres", database="encore_plans")
+def superuser(instance: Instance, database: str = "encore_plans") -> pg8000.native.Connection:
+    return connect(instance, instance.postgres_primary, user="postgres", database=database)
 
 
 @pytest.fixture(params=["force_custom_plan", "force_generic_plan"])
 def planner(request: pytest.FixtureRequest, plans_url: str, instance: Instance) -> Iterator[Planner]:
-    """In a transaction that is rolled back."""
     with closing(superuser(instance)) as connection:
-        connection.run("load 'auto_explain'")
-        settings = {
-            "auto_explain.log_min_duration": "0", "auto_explain.log_nested_statements": "on",
-            "auto_explain.log_format": "json", "auto_explain.log_level": "notice", "track_functions": "all",
-            "plan_cache_mode": request.param,
-        }  # fmt: skip
-        for name, value in settings.items():
-            connection.run(f"set {name} = '{value}'")
-        connection.run("set role encore")
-        connection.run("begin")
-        yield Planner(connection)
-        connection.run("rollback")
+        yield from planner_on(connection, request.param)
+
+
+def planner_on(connection: pg8000.native.Connection, plan_cache_mode: str) -> Iterator[Planner]:
+    """In a transaction that is rolled back."""
+    connection.run("load 'auto_explain'")
+    settings = {
+        "auto_explain.log_min_duration": "0", "auto_explain.log_nested_statements": "on",
+        "auto_explain.log_format": "json", "auto_explain.log_level": "notice", "track_functions": "all",
+        "plan_cache_mode": plan_cache_mode,
+    }  # fmt: skip
+    for name, value in settings.items():
+        connection.run(f"set {name} = '{value}'")
+    connection.run("set role encore")
+    connection.run("begin")
+    yield Planner(connection)
+    connection.run("rollback")
+
+
+@pytest.fixture
+def small_planner(make_database: Callable[[str], str], instance: Instance) -> Iterator[Planner]:
+    """On a database that was analyzed before its first sale."""
+    make_database("encore_plans_small")
+    url = instance.database_url(instance.postgres_primary).rsplit("/", 1)[0] + "/encore_plans_small"
+    load(url, Counts(2, 2, 300), lambda _: None)
+    with closing(superuser(instance, "encore_plans_small")) as connection:
+        connection.run("analyze")
+        yield from planner_on(connection, "auto")
 
 
 def book(planner: Planner) -> None:
@@ -137,12 +153,12 @@ def read_catalogue(planner: Planner) -> None:
     assert planner.run("seats/seat_map", schedule_id=1, all_versions=True, **marked) == 2
 
 
-def hold(planner: Planner, person: str, **asked: Any) -> str:
-    """Of schedule 1, which is concert 2's."""
+def hold(planner: Planner, person: str, schedule_id: int = 1, **asked: Any) -> str:
+    """Of a schedule of concert 2's."""
     nothing = {"numbers": None, "best": None, "section": None, "patient": False}
     held = planner.document(
         "seats/hold_seats", person=person, key=f"{asked}", body_hash="hash", concert_id=2, pass_id="a new pass",
-        schedule_id=1, hold_ttl_s=300, hold_cap_s=900, correlation_id="test", **(nothing | asked),
+        schedule_id=schedule_id, hold_ttl_s=300, hold_cap_s=900, correlation_id="test", **(nothing | asked),
     )  # fmt: skip
     assert held["outcome"] == "held", held
     return str(held["answer"]["reservation_id"])
@@ -260,6 +276,19 @@ def test_no_statement_reads_a_big_table_whole(planner: Planner) -> None:
     book(planner)
 
     assert whole_readings(planner.plans) == {}
+
+
+def test_plans_that_are_kept_are_not_for_the_empty_tables_of_a_first_sale(small_planner: Planner) -> None:
+    """A connection keeps them until its server has looked at the tables again, which may be after the rush."""
+    paid = begin_payment(small_planner, "buyer 1", hold(small_planner, "buyer 1", schedule_id=201, numbers=[1, 2]))
+    hold(small_planner, "buyer 2", schedule_id=201, best=2)
+    settle(small_planner, paid, "captured")
+
+    found = whole_readings(small_planner.plans)
+    assert {name: found.get(name) for name in ("seats/hold_seats", "payment/settle_payment")} == {
+        "seats/hold_seats": None,
+        "payment/settle_payment": None,
+    }
 
 
 def test_every_statement_and_function_is_among_them(planner: Planner) -> None:

@@ -27,6 +27,7 @@ create or replace function settle_payment(
 ) returns json
 language plpgsql
 set plan_cache_mode = force_generic_plan  -- the planner would plan for each list of seats anew, to the same plan
+set enable_seqscan = off  -- a plan made while the tables are small is kept when they are not
 as $$
 declare
     v_now timestamptz;
