@@ -11,6 +11,7 @@ from booking.tickets.outbox import Backlog
 from encore_stack.alarms import Alarm
 from encore_stack.commands import status
 from encore_stack.instance import Instance
+from encore_stack.open_work import OpenWork
 from encore_stack.parts.localstack import remember_deployment, remember_hot
 from encore_stack.stack import PartStatus, Stack
 
@@ -87,14 +88,22 @@ def test_the_alarms_and_since_when_they_are_as_they_are(
     assert f"alarms   encore-a-lag    ok since {at}\n         encore-bcd-lag  ALARM since {at}\n" in text
 
 
-def test_how_many_events_wait_to_be_published(
+def test_what_is_open_in_the_sale(
     instance: Instance, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, text = shown(capsys)
-    assert found["outbox"] is None
+    assert (found["outbox"], found["payments"], found["dead_letters"], found["open_circuits"]) == (None,) * 4
     assert "events   not known" in text
 
-    monkeypatch.setattr(status, "_backlog", lambda *_: Backlog(1_200, 3.21, 2))
+    work = OpenWork(Backlog(1_200, 3.21, 2), payments=7, dead_letters=4, open_circuits=["danal charges"])
+    monkeypatch.setattr(status, "_open_work", lambda *_: work)
     found, text = shown(capsys)
     assert found["outbox"] == {"count": 1_200, "oldest_age_s": 3.21, "set_aside": 2}
-    assert "events   1,200 wait to be published, 2 of them set aside, the oldest for 3.2 s" in text
+    assert (found["payments"], found["dead_letters"], found["open_circuits"]) == (7, 4, ["danal charges"])
+    assert "events   1,200 wait to be published, 2 of them set aside, the oldest for 3.2 s\n" in text
+    assert "payments 7 pending or owed back; not asked now: danal charges\n" in text
+    assert "letters  4 wait: scripts/dead-letters list\n" in text
+
+    monkeypatch.setattr(status, "_open_work", lambda *_: OpenWork(Backlog(0, 0, 0), 0, 0, []))
+    _, text = shown(capsys)
+    assert "events   all published\npayments none open\nletters  none wait\n" in text

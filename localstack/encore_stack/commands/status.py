@@ -3,20 +3,16 @@
 import argparse
 import json
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import zip_longest
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pg8000.exceptions import DatabaseError
 
-from booking.platform.postgres import DatabaseAway, DatabaseBusy, Server
-from booking.platform.settings import settings
-from booking.tickets.outbox import Backlog, backlog
+from booking.tickets.outbox import Backlog
 from encore_stack.alarms import ALARM, NO_DATA, OK, Alarm, read_alarms
 from encore_stack.instance import Instance
+from encore_stack.open_work import OpenWork, read_open_work
 from encore_stack.parts.localstack import deployed_api_url, is_hot
-from encore_stack.process_settings import adopt_settings
 from encore_stack.stack import PartStatus, Stack
 
 _HEADINGS = ("part", "state", "address", "pid", "health", "log")
@@ -35,25 +31,19 @@ def run(arguments: Sequence[str]) -> int:
     api_url = deployed_api_url(instance) if localstack.health == "ok" else None
     gateway = next(part for part in parts if part.name == "gateway")
     gateway_url = instance.url("gateway") if gateway.port and gateway.health == "ok" else None
-    waiting = _backlog(instance, parts)
+    work = _open_work(instance, parts)
     alarms = _alarms(instance) if api_url else None
     if as_json:
-        print(_json(instance, api_url, gateway_url, parts, waiting, alarms))
+        print(_json(instance, api_url, gateway_url, parts, work, alarms))
     else:
-        _print_table(instance, api_url, gateway_url, parts, waiting, alarms)
+        _print_table(instance, api_url, gateway_url, parts, work, alarms)
     return 0 if all(part.is_healthy for part in parts) and api_url else 1
 
 
-def _backlog(instance: Instance, parts: Sequence[PartStatus]) -> Backlog | None:
+def _open_work(instance: Instance, parts: Sequence[PartStatus]) -> OpenWork | None:
     """None where nobody can be asked: Postgres is away, or has no tables yet."""
-    if not any(part.name == instance.postgres_primary and part.health == "ok" for part in parts):
-        return None
-    adopt_settings(instance)
-    try:
-        with closing(Server(settings().database_url)) as server:
-            return backlog(server)
-    except (DatabaseAway, DatabaseBusy, DatabaseError):
-        return None
+    is_up = any(part.name == instance.postgres_primary and part.health == "ok" for part in parts)
+    return read_open_work(instance) if is_up else None
 
 
 def _alarms(instance: Instance) -> list[Alarm] | None:
@@ -71,9 +61,19 @@ def _alarm_lines(alarms: Sequence[Alarm] | None) -> list[str]:
     return [f"{alarm.name:<{width}}  {_STATES.get(alarm.state, alarm.state)} since {alarm.since}" for alarm in alarms]
 
 
-def _events(waiting: Backlog | None) -> str:
-    if waiting is None:
-        return "not known: the database cannot be asked"
+def _work_lines(work: OpenWork | None) -> list[tuple[str, str]]:
+    if work is None:
+        return [("events", "not known: the database cannot be asked")]
+    firms = f"; not asked now: {', '.join(work.open_circuits)}" if work.open_circuits else ""
+    letters = f"{work.dead_letters:,} wait: scripts/dead-letters list" if work.dead_letters else "none wait"
+    return [
+        ("events", _events(work.outbox)),
+        ("payments", f"{f'{work.payments:,} pending or owed back' if work.payments else 'none open'}{firms}"),
+        ("letters", letters),
+    ]
+
+
+def _events(waiting: Backlog) -> str:
     if not waiting.count:
         return "all published"
     aside = f", {waiting.set_aside} of them set aside" if waiting.set_aside else ""
@@ -85,7 +85,7 @@ def _json(
     api_url: str | None,
     gateway_url: str | None,
     parts: Sequence[PartStatus],
-    waiting: Backlog | None,
+    work: OpenWork | None,
     alarms: Sequence[Alarm] | None,
 ) -> str:
     shown = ("name", "host", "port", "pid", "health", "role", "log")
@@ -95,7 +95,7 @@ def _json(
         "api_url": api_url,
         "gateway_url": gateway_url,
         "hot": is_hot(instance),
-        "outbox": asdict(waiting) if waiting else None,
+        **(asdict(work) if work else dict.fromkeys(field.name for field in fields(OpenWork))),
         "alarms": None if alarms is None else [asdict(alarm) for alarm in alarms],
         "brokers": None if instance.external_kafka else instance.broker_count,
         "parts": rows,
@@ -108,7 +108,7 @@ def _print_table(
     api_url: str | None,
     gateway_url: str | None,
     parts: Sequence[PartStatus],
-    waiting: Backlog | None,
+    work: OpenWork | None,
     alarms: Sequence[Alarm] | None,
 ) -> None:
     rows = [_HEADINGS, *(_row(instance, part) for part in parts)]
@@ -122,7 +122,8 @@ def _print_table(
         print(f"code     {_HOT if is_hot(instance) else _PACKAGED}")
     for title, line in zip_longest(["alarms"], _alarm_lines(alarms), fillvalue=""):
         print(f"{title:<9}{line}")
-    print(f"events   {_events(waiting)}")
+    for title, line in _work_lines(work):
+        print(f"{title:<9}{line}")
     print(f"Kafka    {_brokers(instance)}")
 
 

@@ -26,17 +26,19 @@ def folder(use_settings: Any, tmp_path: Path) -> Path:
     return tmp_path / "people"
 
 
-def tell(*kinds: str) -> str:
-    """The events of one reservation have come; its id."""
+def tell(*kinds: str, **facts: str) -> str:
+    """The events of one reservation have come, in one batch, with these facts beside their own; its id."""
     held = Shop.open(wait=False).hold([3, 4])
     values = []
     for kind in kinds:
         rows = primary().rows(
             "insert into outbox (type, reservation_id, seq, occurred_at, correlation_id, data, published_at)"
-            " select cast(:kind as text), id, event_seq + 1, now(), 'test', reservation_facts(r), now()"
+            " select cast(:kind as text), id, event_seq + 1, now(), 'test',"
+            "        reservation_facts(r) || cast(:facts as jsonb), now()"
             " from reservation r where id = cast(:id as uuid)"
             " returning event_id::text, type, reservation_id::text, seq, 'now', correlation_id, data",
             kind=kind,
+            facts=json.dumps(facts),
             id=held["reservation_id"],
         )
         primary().rows(
@@ -62,8 +64,19 @@ def test_each_turn_is_one_line_that_a_person_can_read(folder: Path) -> None:
     header, *lines = (folder / "notices.log").read_text().splitlines()
     assert "stand-in" in header
     assert [reservation_id in line and "Seats 3, 4." in line for line in lines] == [True] * len(told)
-    assert "Your seats stay yours meanwhile: wait, or cancel." in " ".join(lines)
+    assert [notices._WORDS[kind] in line for kind, line in zip(told, lines, strict=True)] == [True] * len(told)
     assert send_notices() == 0 and unsent() == 0
+
+
+def test_who_has_called_a_payment_off_is_not_told_that_nothing_was_taken(folder: Path) -> None:
+    tell("payment.declined", outcome="cancelled")
+    tell("payment.declined", outcome="declined")
+
+    send_notices()
+
+    _, called_off, declined = (folder / "notices.log").read_text().splitlines()
+    assert "Nothing was taken" not in called_off and "gone back to you" in called_off
+    assert "Nothing was taken" in declined
 
 
 def test_a_sender_that_dies_before_it_has_noted_it_tells_once_more(

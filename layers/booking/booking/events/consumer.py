@@ -71,6 +71,10 @@ class OutOfTime(Unavailable):
     slug = "batch-out-of-time"
 
 
+class EventFailed(Exception):
+    """Why a record has to come again, in words: the fault itself brings all that it was raised in, at every attempt."""
+
+
 class FunctionKilled(Exception):
     """The function was killed while it had this record alone."""
 
@@ -170,7 +174,7 @@ class Consumer:
     def _tell_set_aside(self, noted: Mapping[str, Any], fault: Exception, taken: Taken) -> None:
         """Unless it was not set aside just now: somebody has discarded it, or it was applied meanwhile."""
         if noted["attempts"]:
-            logger().error("event set aside", reason=repr(fault), consumer=self._name, **noted, **_named(taken))
+            logger().error("event set aside", reason=_words_of(fault), consumer=self._name, **noted, **_named(taken))
             count("DeadLettersArrived", consumer=self._name)
 
     def _apply(self, batch: Sequence[Taken], until_s: float) -> Iterator[tuple[Taken, Exception]]:
@@ -217,15 +221,15 @@ class Consumer:
         if isinstance(fault, (DatabaseAway, OutOfTime)):
             logger().warning("event put off", reason=fault.slug, **named)
             return fault
-        error = _storable(repr(fault))[:_ERROR_LENGTH_MAX]
+        error = _storable(_words_of(fault))[:_ERROR_LENGTH_MAX]
         try:
             noted = self._note_failure(taken, error, transient=is_transient(fault))
         except Exception as unnoted:
             logger().warning("event failed and could not be counted", error=error, reason=repr(unnoted), **named)
             return fault
-        logger().error("event failed", exc_info=fault, **noted, **named)
+        logger().error("event failed", error=error, **noted, **named)
         if not noted["set_aside"]:
-            return fault
+            return EventFailed(error)
         self._tell_set_aside(noted, fault, taken)
         return None
 
@@ -270,6 +274,15 @@ def is_transient(fault: Exception) -> bool:
     if isinstance(fault, DatabaseError):
         return str(sqlstate(fault))[:2] in _TRANSIENT_CLASSES
     return isinstance(fault, (Unavailable, OSError, FunctionKilled))
+
+
+def _words_of(fault: Exception) -> str:
+    """The fault in a line: of the database's the message and where it was raised, not the statement and its plan."""
+    if isinstance(fault, DatabaseError) and fault.args and isinstance(fault.args[0], dict):
+        told = fault.args[0]
+        where = str(told.get("W", "")).partition("\n")[0]
+        return f"{type(fault).__name__} {sqlstate(fault)}: {told.get('M', '')}" + (f" ({where})" if where else "")
+    return repr(fault)
 
 
 def _storable(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from booking.platform.postgres import primary
+from booking.platform.postgres import Queries, primary
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
 from booking.platform.telemetry import logger, measure
@@ -79,10 +79,15 @@ def redrive_transient() -> int:
     if ids:
         logger().info("dead letters sent back", ids=ids)
         measure("DeadLettersRedriven", len(ids), MetricUnit.Count)
-    numbers: dict[Any, Any] = dict(primary().rows(_COUNT))
+    numbers = count_dead_letters(primary())
     for state in STATES:
         measure("DeadLetters", numbers.get(state, 0), MetricUnit.Count, state=state)
     return len(ids)
+
+
+def count_dead_letters(server: Queries) -> dict[str, int]:
+    """How many there are in each state; a state without any is left out. Raises DatabaseAway."""
+    return {str(state): int(count) for state, count in server.rows(_COUNT)}
 
 
 def _redriven(**chosen: Any) -> list[int]:

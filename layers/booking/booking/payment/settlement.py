@@ -14,7 +14,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from booking.payment.gateways import SURE, Charge, Outcome, gateway, gateways, other_than
 from booking.platform.loops import lease_key
-from booking.platform.postgres import Row, primary
+from booking.platform.postgres import Queries, Row, primary
 from booking.platform.problems import Refusal
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
@@ -126,11 +126,23 @@ def tell_what_is_open() -> None:
     if time.monotonic() < _told_s + _TOLD_EVERY_S:
         return
     _told_s = time.monotonic()
-    measure("PaymentsOpen", primary().value(_OPEN_PAYMENTS), MetricUnit.Count)
-    for each in gateways():
-        for circuit in (each.charges, each.lookups):
-            is_open = 0 if circuit.is_closed() else 1
-            measure("GatewayCircuitOpen", is_open, MetricUnit.Count, gateway=each.name, operation=circuit.operation)
+    measure("PaymentsOpen", count_open_payments(primary()), MetricUnit.Count)
+    for (name, operation), is_closed in circuits().items():
+        measure("GatewayCircuitOpen", 0 if is_closed else 1, MetricUnit.Count, gateway=name, operation=operation)
+
+
+def count_open_payments(server: Queries) -> int:
+    """How many payments are pending or owed back, of at most 1,000. Raises DatabaseAway."""
+    return int(server.value(_OPEN_PAYMENTS))
+
+
+def circuits() -> dict[tuple[str, str], bool]:
+    """Whether each firm's circuit for an operation (charges, lookups) is closed, as Redis has it, or this process."""
+    return {
+        (each.name, circuit.operation): circuit.is_closed()
+        for each in gateways()
+        for circuit in (each.charges, each.lookups)
+    }
 
 
 def settle_due() -> int:

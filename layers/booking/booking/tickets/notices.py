@@ -32,6 +32,10 @@ _WORDS = {
 }
 
 
+_CALLED_OFF = "Your payment was called off. If money had been taken, it has gone back to you."
+"""Of a payment that its firm cancelled by key: it may have been a charge."""
+
+
 class Notice(msgspec.Struct, frozen=True):
     """What one person is told."""
 
@@ -93,8 +97,12 @@ def notifier(url: str) -> Notifier:
 
 def _notice(row: Row) -> Notice:
     event_id, created_at, person, reservation_id, kind, data, ticket_code = row
-    seats = ", ".join(str(number) for number in msgspec.json.decode(data).get("seats", []))
-    words = [_WORDS.get(kind, kind), f"Seats {seats}." if seats else ""]
+    facts = msgspec.json.decode(data)
+    seats = facts.get("seats", [])
+    called_off = kind == "payment.declined" and facts.get("outcome") == "cancelled"
+    words = [_CALLED_OFF if called_off else _WORDS.get(str(kind), str(kind))]
+    if seats:
+        words.append(f"{'Seats' if len(seats) > 1 else 'Seat'} {', '.join(map(str, seats))}.")
     if kind == "reservation.confirmed" and ticket_code:
         words.append(f"Ticket {ticket_code}.")
-    return Notice(event_id, created_at, person, reservation_id, kind, " ".join(filter(None, words)))
+    return Notice(event_id, created_at, person, reservation_id, kind, " ".join(words))

@@ -17,7 +17,7 @@ import tenacity
 from booking.payment.gateways.circuit import Circuit
 from booking.payment.gateways.port import NO_ANSWER, Charge, Outcome
 from booking.platform.settings import settings
-from booking.platform.telemetry import correlation_id, count
+from booking.platform.telemetry import correlation_id, count, logger
 
 _ANSWER_BYTES_MAX = 64 * 1024
 _PAUSE_FIRST_S_MAX, _PAUSE_S_MAX = 0.1, 1.0
@@ -88,6 +88,9 @@ class Gateway:
         timeout_s = longest_s if patience_s is None else max(0.001, min(patience_s, longest_s))
         outcome = self._ask(method, path, body, timeout_s)
         count("GatewayRequests", gateway=self.name, outcome=outcome.value)
+        if outcome in (Outcome.UNKNOWN, Outcome.NOT_SENT):
+            key = (body or {}).get("key") or path
+            logger().warning("payment firm gave no answer", gateway=self.name, outcome=outcome.value, payment=key)
         return outcome
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> Outcome:

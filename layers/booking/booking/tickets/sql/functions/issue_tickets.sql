@@ -34,7 +34,8 @@ begin
             and ticket.reservation_id = t.reservation_id and ticket.revoked_at is null
     ), noticed as (
         insert into notice (event_id, reservation_id, person, kind, data, created_at)
-        select event_id, reservation_id, person, type, event -> 'data', v_now
+        -- People are told in this order: of one reservation, in that of its events.
+        select event_id, reservation_id, person, type, event -> 'data', v_now + (event ->> 'seq')::integer * interval '1 us'
         from taken where outcome = 'applied' and is_notice(type)
         on conflict (event_id) do nothing
     ), touched as (
