@@ -44,7 +44,7 @@ async def incident(scene: Scene) -> None:
     await scene.wait(DOWN_S)
     pending, lost = await scene.do(lambda: _pending_and_without_seats(scene))
     scene.figure("lost", lost)
-    scene.note(f"{pending:,} payments are pending; {lost} of them have not all their seats any more")
+    scene.note(f"{pending:,} payments are pending, {f'{lost:,} without' if lost else 'each with'} all of their seats")
     await heal_firms(scene, "both take connections")
     await scene.wait(AFTER_S)
 

@@ -166,9 +166,9 @@ def test_the_timeline_has_the_pending_answers_and_the_circuits(outcome: report.O
     words = [f"{at_s:.1f} {words}" for at_s, words in report.timeline(outcome.evidence)]
 
     assert "12.5 7 pay: first answer with pending (202), 2.50 s after the break" in words
-    assert "24.0 no payment is pending any more, 14.00 s after the break" in words
+    assert "24.0 no payment is pending any more, 4.00 s after it is whole" in words
     assert "11.0 the circuit of danal's charges opens, 1.00 s after the break" in words
-    assert "22.0 the circuit of danal's charges is closed for good, 12.00 s after the break" in words
+    assert "22.0 the circuit of danal's charges is closed for good, 2.00 s after it is whole" in words
 
 
 def test_what_was_watched_is_a_row_to_the_last_look(outcome: report.Outcome) -> None:

@@ -114,7 +114,7 @@ def _pending_moments(seen: Evidence) -> list[tuple[float, str]]:
         (last_s, f"{title}: last of {len(pending):,} answers with pending, {_after(last_s - seen.broke_s)}"),
     ]
     if (settled_s := seen.from_when(PENDING, at_most=0, from_s=first_s)) is not None:
-        moments.append((settled_s, f"no payment is pending any more, {_after(settled_s - seen.broke_s)}"))
+        moments.append((settled_s, f"no payment is pending any more, {_when(seen, settled_s)}"))
     return moments
 
 
@@ -129,9 +129,17 @@ def _circuit_moments(seen: Evidence) -> list[tuple[float, str]]:
                 continue
             moments.append((looks[0], f"the circuit of {firm}'s {operation} opens, {_after(looks[0] - seen.broke_s)}"))
             if (closed_s := seen.from_when(name, at_most=0, from_s=looks[0])) is not None:
-                words = f"the circuit of {firm}'s {operation} is closed for good, {_after(closed_s - seen.broke_s)}"
+                words = f"the circuit of {firm}'s {operation} is closed for good, {_when(seen, closed_s)}"
                 moments.append((closed_s, words))
     return moments
+
+
+def _when(seen: Evidence, at_s: float) -> str:
+    """Of a firm's recovery: since what was broken is whole, if it came after that."""
+    healed_s = seen.moment("heal")
+    if healed_s is None or at_s < healed_s:
+        return _after(at_s - seen.broke_s)
+    return f"{at_s - healed_s:.2f} s after it is whole"
 
 
 def _after(seconds: float) -> str:
@@ -321,7 +329,7 @@ def as_html(outcome: Outcome) -> str:
     parts = (
         f'{reasons}<p class="quiet">{origin}</p>',
         "<h2>What must hold</h2>\n" + table(("", ""), bounds),
-        "<h2>Timeline</h2>\n" + table(("", "seconds since the drill began"), moments),
+        "<h2>Timeline</h2>\n" + table(("since the drill began", ""), moments),
         '<h2>Charts</h2>\n<div class="charts">' + "\n".join(_charts(seen) + _watched_charts(seen)) + "</div>",
         "<h2>Steps</h2>\n" + _latency_table(seen),
         f"<p>People: {escape(_outcomes(seen))}.</p>",

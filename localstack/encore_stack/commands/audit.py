@@ -36,7 +36,8 @@ def run(arguments: Sequence[str]) -> int:
         settled = options.settle is None or auditor.settle(options.settle, lambda left: progress(_as_wait(left)))
         verdict = auditor.audit()
     except (AuditImpossible, DatabaseAway) as fault:
-        print(f"error: the audit cannot be made: {fault}; is the stack up? see scripts/status", file=sys.stderr)
+        why = "the database is away" if isinstance(fault, DatabaseAway) else fault
+        print(f"error: the audit cannot be made: {why}; is the stack up? see scripts/status", file=sys.stderr)
         return 2
     finally:
         auditor.close()

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -246,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _rounds(text: str) -> int:
-    return int(_between_1_and(_ROUNDS_MAX, int(text)))
+    return int(_between_1_and(_ROUNDS_MAX, text if text.isdecimal() else ""))
 
 
 def _seats(text: str) -> int:
@@ -257,10 +257,11 @@ def _seats(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    return _between_1_and(_DURATION_S_MAX, float(text))
+    return _between_1_and(_DURATION_S_MAX, text)
 
 
-def _between_1_and(most: float, value: float) -> float:
-    if not 1 <= value <= most:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {most:g}")
-    return value
+def _between_1_and(most: float, text: str) -> float:
+    with suppress(ValueError):
+        if 1 <= float(text) <= most:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number from 1 to {most:g}")

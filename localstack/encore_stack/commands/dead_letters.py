@@ -48,7 +48,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(_as_json(letters))
     elif not letters:
-        print("no dead letters" + ("" if options.state == "all" else f" that are {options.state}"))
+        print("no dead letters" + ("" if options.state == "all" else f" that are {options.state} (--state all: any)"))
     else:
         print("\n".join(as_lines(letter) for letter in letters))
     return 0

@@ -34,7 +34,8 @@ _EPILOG = """\
 The record (report.html, record.json, answers.csv with every answer, people.csv with every person, audit.txt) lies in
 .stack/<instance>/drills/.
 
-exit codes: 0 passed, 1 a bound or the audit failed or the drill could not be played, 2 bad options"""
+exit codes: 0 passed, 1 a bound or the audit failed or the drill could not be played, 2 bad options,
+130 interrupted"""
 
 
 def run(arguments: Sequence[str]) -> int:

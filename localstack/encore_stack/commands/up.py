@@ -100,7 +100,8 @@ def _tell_up(instance: Instance, api_url: str, began: float) -> None:
     print(f"\nup after {time.time() - began:.1f} s")
     print(f"  API      {api_url}")
     print(f"  gateway  {instance.url('gateway')}   (the same functions without the emulator)")
-    print("  scripts/status shows every part, scripts/down stops them\n", flush=True)
+    of_it = "" if instance.name == "main" else f"ENCORE_INSTANCE={instance.name} "
+    print(f"  {of_it}scripts/status shows every part, {of_it}scripts/down stops them\n", flush=True)
 
 
 def _bring_up(stack: Stack, *, hot: bool = False) -> str:
