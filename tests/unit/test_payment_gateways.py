@@ -12,9 +12,13 @@ from pathlib import Path
 from queue import Queue
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+from encore_stack.instance import Instance
+from encore_stack.parts import Unhealthy, part_named
 
 LOCALSTACK = Path(__file__).parents[2] / "localstack"
 
@@ -354,3 +358,20 @@ def test_a_taken_port_is_a_clear_failure(shared: Gateway, tmp_path: Path) -> Non
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 1
     assert "cannot listen" in done.stdout
+
+
+def test_the_stack_says_when_a_firm_refuses_as_it_was_told(start: Callable[..., Gateway], tmp_path: Path) -> None:
+    instance = Instance("main", tmp_path, {})
+    firm = start(instance.data_dir("danal"))
+    instance.ports["danal"] = int(urlsplit(firm.url).port or 0)
+    part_named("danal").probe(instance)
+
+    firm.faults(mode="refuse")
+    with pytest.raises(Unhealthy, match=f"curl -X DELETE {firm.listening['panel_url']}/_faults heals it"):
+        part_named("danal").probe(instance)
+    firm.well()
+    part_named("danal").probe(instance)
+
+    firm.stop()
+    with pytest.raises(Unhealthy, match="GET /healthz"):
+        part_named("danal").probe(instance)

@@ -9,19 +9,20 @@ import httpx
 from drills.harness.scene import Scene
 from drills.harness.watch import FIRMS
 from encore_stack.instance import Instance
+from encore_stack.parts.simple import fault_panel
 
 _TIMEOUT_S = 5.0
 
 
 def set_faults(instance: Instance, firm: str, **faults: Any) -> None:
     """Set the firm's fault panel (delay_ms, error_rate, mode). Raises httpx.HTTPError."""
-    httpx.put(_panel(instance, firm), json=faults, trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
+    httpx.put(fault_panel(instance, firm), json=faults, trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
 
 
 def clear_faults(instance: Instance, firms: Sequence[str] = FIRMS) -> None:
     """The firms are well again; requests already in keep their faults. Raises httpx.HTTPError."""
     for firm in firms:
-        httpx.delete(_panel(instance, firm), trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
+        httpx.delete(fault_panel(instance, firm), trust_env=False, timeout=_TIMEOUT_S).raise_for_status()
 
 
 async def break_firms(scene: Scene, firms: Sequence[str], words: str, **faults: Any) -> None:
@@ -37,9 +38,3 @@ async def heal_firms(scene: Scene, words: str) -> None:
     """All firms are well."""
     await scene.do(lambda: clear_faults(scene.stage.instance))
     scene.healed(words)
-
-
-def _panel(instance: Instance, firm: str) -> str:
-    """Its address that stays open while the firm refuses connections."""
-    address = (instance.data_dir(firm) / f"{firm}.panel").read_text().strip()
-    return f"{address}/_faults"

@@ -1,8 +1,10 @@
 """Parts that are one Python module each: the payment gateways, the event-source poller, the fast gateway."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from encore_stack.instance import BROKERS, POSTGRES_SERVERS, REDIS_PARTS, Instance, function_environment
 from encore_stack.parts.base import Part, Unhealthy, probe_http, python
@@ -25,7 +27,28 @@ class PaymentGateway(Part):
         return [python(instance), "-m", "payment_gateways", "--name", self.name, "--port", port, "--book", book]
 
     def probe(self, instance: Instance) -> None:
-        probe_http(instance.ports[self.name], "/healthz")
+        try:
+            probe_http(instance.ports[self.name], "/healthz")
+        except Unhealthy as fault:
+            panel = fault_panel(instance, self.name)
+            if self._refuses(panel):
+                raise Unhealthy(f"refuses connections, as it was told: curl -X DELETE {panel} heals it") from fault
+            raise
+
+    @staticmethod
+    def _refuses(panel: str) -> bool:
+        """Whether its fault panel says so; a firm that is not up says nothing."""
+        port = urlsplit(panel).port
+        try:
+            return bool(port and json.loads(probe_http(port, "/_faults"))["mode"] == "refuse")
+        except (Unhealthy, ValueError, KeyError):
+            return False
+
+
+def fault_panel(instance: Instance, firm: str) -> str:
+    """The URL of a firm's fault panel, which answers also while the firm refuses connections; empty before it ran."""
+    file = instance.data_dir(firm) / f"{firm}.panel"
+    return f"{file.read_text().strip()}/_faults" if file.exists() else ""
 
 
 class Poller(Part):
