@@ -102,4 +102,4 @@ def test_cpu_of_the_machine_goes_up_as_it_works() -> None:
         pass
     busy_after_s, all_after_s = cpu.machine_s()
 
-    assert 0.02 <= busy_after_s - busy_s <= all_after_s - all_s
+    assert 0.02 <= busy_after_s - busy_s <= all_after_s - all_s + 0.001  # equal on a busy machine, but for rounding

@@ -73,7 +73,7 @@ def test_what_became_of_one_is_told(changed: dict[str, str], words: str) -> None
 def test_nothing_is_told_as_nothing(letters: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     letters.clear()
     assert run(["list"]) == 0
-    assert capsys.readouterr().out == "no dead letters that are waiting\n"
+    assert capsys.readouterr().out == "no dead letters that are waiting (--state all: any)\n"
 
 
 def test_what_could_not_be_sent_back_is_said(capsys: pytest.CaptureFixture[str]) -> None:
