@@ -27,6 +27,11 @@ class BadReport(Exception):
     """The file is not a report of an earlier run; the message says so."""
 
 
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """As in the pages of load/."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
+
+
 def as_json(results: Sequence[Result], settings: Mapping[str, float]) -> str:
     """The whole run: where it was made, each round's rates, the ratios."""
     return json.dumps(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bookings import cpu
+from benchmarks import machine
 from bookings.buyers import Plan, Record, buy
 from bookings.stage import DRAIN_S_MAX, OnTheWay, Stage
 from drills.harness import watch
@@ -104,11 +104,11 @@ async def _measure(stage: Stage, plan: Plan, tell: Callable[[str], None]) -> Min
     watching = asyncio.create_task(_watch(stage, record, samples, tell))
     buying = asyncio.create_task(buy(plan, record))
     await asyncio.sleep(_LEAD_S)
-    before_s, machine_before = await asyncio.to_thread(cpu.spent_s, stage.instance), cpu.machine_s()
+    before_s, machine_before = await asyncio.to_thread(machine.spent_s, stage.instance), machine.machine_s()
     own_before_s = time.process_time()
     await asyncio.sleep(began_s + plan.duration_s - time.monotonic())
-    own_s, machine_after = time.process_time() - own_before_s, cpu.machine_s()
-    after_s = await asyncio.to_thread(cpu.spent_s, stage.instance)
+    own_s, machine_after = time.process_time() - own_before_s, machine.machine_s()
+    after_s = await asyncio.to_thread(machine.spent_s, stage.instance)
     while len(record.booked_s) + record.faults.total() < plan.count and not buying.done():
         await asyncio.sleep(0.02)
     last_paid_s = time.monotonic() - began_s

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from benchmarks.report import markdown_table
 from bookings.minute import FIRM_MS, TARGET_PER_S, Minute, Spread, measure_minute
 from bookings.slow_firms import FIRM_MS as SLOW_FIRM_MS
 from bookings.slow_firms import Level, measure_levels, shortcomings
@@ -87,7 +88,7 @@ def _minute(minute: Minute) -> Iterator[str]:
     rows = [[step, *_ms(spread)] for step, spread in minute.steps.items()]
     rows.append(["coming to having paid", *_ms(minute.booked)])
     rows.append(["payment to ticket issued", *_ms(minute.ticket)])
-    yield "Milliseconds:\n\n" + _table(["step", "calls", "p50", "p95", "p99", "most"], rows)
+    yield "Milliseconds:\n\n" + markdown_table(["step", "calls", "p50", "p95", "p99", "most"], rows)
     most = ", ".join(f"{name} {value:,.1f}" for name, value in minute.most_on_the_way.items())
     yield (
         f"After the last payment: every ticket issued, every seat counted and the outbox empty {_s(minute.effects_s)},"
@@ -99,7 +100,7 @@ def _minute(minute: Minute) -> Iterator[str]:
         for part, cpu_s in sorted(spent.items(), key=lambda one: -one[1])
     ]
     rows.append(["all of these", f"{sum(spent.values()):,.1f}", f"{1_000 * sum(spent.values()) / minute.paid:,.2f}"])
-    yield "CPU:\n\n" + _table(["part", f"seconds in {minute.duration_s:g} s", "ms a booking"], rows)
+    yield "CPU:\n\n" + markdown_table(["part", f"seconds in {minute.duration_s:g} s", "ms a booking"], rows)
 
 
 def _slow_firms(levels: Sequence[Level]) -> str:
@@ -116,7 +117,7 @@ def _slow_firms(levels: Sequence[Level]) -> str:
         for level in levels
     ]
     heads = ["buyers", "payments a second", "p50, ms", "p99, ms", "open after 3 s", "CPUs busy", "drained after"]
-    return f"Payments with firms that take {SLOW_FIRM_MS} ms:\n\n" + _table(heads, rows)
+    return f"Payments with firms that take {SLOW_FIRM_MS} ms:\n\n" + markdown_table(heads, rows)
 
 
 def _by_part(cpu_s: Mapping[str, float]) -> dict[str, float]:
@@ -137,7 +138,3 @@ def _ms(spread: Spread) -> list[str]:
 
 def _s(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:.1f} s"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))

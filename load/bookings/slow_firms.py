@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from benchmarks import machine
 from benchmarks.requests import Request, pay
 from benchmarks.tools import ToolError
-from bookings import cpu
 from bookings.stage import Stage
 from drills.harness.client import Client
 
@@ -105,11 +105,11 @@ class _Load:
             for _ in range(connections):
                 buyers.create_task(self._buy())
             await asyncio.sleep(_RAMP_S + _WARM_S)
-            busy_s, all_s = cpu.machine_s()
+            busy_s, all_s = machine.machine_s()
             self._is_measured = True
             await asyncio.sleep(_MEASURED_S)
             self._is_measured, self._is_over = False, True
-            busy_after_s, all_after_s = cpu.machine_s()
+            busy_after_s, all_after_s = machine.machine_s()
         return (busy_after_s - busy_s) / (all_after_s - all_s)
 
     async def _buy(self) -> None:

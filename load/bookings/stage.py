@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 
-import httpx
-
 from benchmarks import stage as benchmarks_stage
 from benchmarks.tools import ToolError
 from booking.platform.resources import read_text
-from drills.harness.watch import consumer_lags
+from drills.harness.firms import set_faults
+from drills.harness.watch import FIRMS, consumer_lags
 from encore_stack.commands import up
 from encore_stack.dataset import FULL, load
 from encore_stack.instance import Instance
@@ -21,7 +20,6 @@ from encore_stack.process_settings import adopt_settings
 from encore_stack.supervisor import Supervisor
 
 DRAIN_S_MAX = 60.0
-_FIRMS = ("danal", "payco")
 _NICE = -5
 _LOOK_EVERY_S = 0.1
 _ASK_S_MAX = 10.0
@@ -72,7 +70,7 @@ class Stage(benchmarks_stage.Stage):
         """
         processes = Supervisor(self.instance).processes()
         with suppress(PermissionError):
-            for pid in (os.getpid(), *(processes[firm].pid for firm in _FIRMS)):
+            for pid in (os.getpid(), *(processes[firm].pid for firm in FIRMS)):
                 os.setpriority(os.PRIO_PROCESS, pid, _NICE)
 
     def rows(self, sql: str, **parameters: object) -> list[list[object]]:
@@ -89,9 +87,8 @@ class Stage(benchmarks_stage.Stage):
 
     def firms_take(self, delay_ms: int) -> None:
         """From now on the payment firms answer after so long."""
-        for firm in _FIRMS:
-            url = f"{self.instance.url(firm)}/_faults"
-            httpx.put(url, json={"delay_ms": delay_ms}, trust_env=False).raise_for_status()
+        for firm in FIRMS:
+            set_faults(self.instance, firm, delay_ms=delay_ms)
 
     def on_the_way(self, concert_id: int) -> OnTheWay:
         """What is not drained at this moment; the poller says once a second what is not consumed."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from benchmarks.machine import machine_s
+from benchmarks.report import markdown_table
 from benchmarks.run import audit
 from benchmarks.tools import ToolError
 from booking.platform.postgres import primary
 from booking.platform.resources import read_text
 from booking.tickets.outbox import backlog
-from bookings.cpu import machine_s
 from bookings.stage import Stage
 from encore_stack.stack import Stack
 from event_source.settings import invocations_at_once
@@ -44,10 +45,10 @@ def measure_consumers(rounds: int, tell: Callable[[str], None]) -> tuple[str, in
     """All of it, as Markdown, and the audit's exit code. Raises ToolError, and what starting the servers raises."""
     rows = [_row(partitions, rounds, tell) for partitions in PARTITIONS]
     heads = ["partitions", "invocations at once, each", *(f"{name}, events/s" for name in _CONSUMERS), "CPU busy"]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
     tell("the audit, without I3: no payment firm was asked")
     return (
-        f"Both consumers side by side, {_EVENTS:,} events waiting in the topic, medians of {rounds} rounds:\n\n{table}",
+        f"Both consumers side by side, {_EVENTS:,} events waiting in the topic, medians of {rounds} rounds:\n\n"
+        + markdown_table(heads, rows),
         audit("--without", "I3"),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from benchmarks.report import markdown_table
 from benchmarks.run import own_gateway
 from benchmarks.stage import LINE_CONCERT_ID, LINE_LENGTH, LINE_RATE_PER_S, Stage
 from line import joins, polls
@@ -26,7 +27,7 @@ def _joins(stage: Stage, duration_s: float, tell: Callable[[str], None]) -> list
         rush = joins.rush(stage, base_url)
         ceilings = list(joins.ceilings(stage, base_url, duration_s, tell))
         polls_per_s = joins.polls_per_s(stage, base_url, _CONNECTIONS, duration_s)
-    curve = _table(
+    curve = markdown_table(
         ["connections", "script alone", "through the fast gateway"],
         [[f"{each.connections}", f"{each.script_per_s:,.0f}", f"{each.http_per_s:,.0f}"] for each in ceilings],
     )
@@ -50,10 +51,7 @@ def _poll_loads(tell: Callable[[str], None]) -> str:
         rows.append([*(f"{figure:,.0f}" for figure in whole), *(f"{figure:.1f}" for figure in parts)])
     heads = ["waiting", "followed", "last turn, s", "polls/s, most", "mean", "polls each, mean", "most"]
     heads += ["pass fetched after the turn, s, p99", "most"]
-    return f"Polls at {LINE_RATE_PER_S:g} let in a second, all joined within {polls.JOINED_WITHIN_S:g} s:\n\n" + _table(
-        heads, rows
+    return (
+        f"Polls at {LINE_RATE_PER_S:g} let in a second, all joined within {polls.JOINED_WITHIN_S:g} s:\n\n"
+        + markdown_table(heads, rows)
     )
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))

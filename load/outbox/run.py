@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from benchmarks.report import markdown_table
 from benchmarks.tools import ToolError
 from booking.platform.loops import run_loop
 from booking.platform.postgres import Server, primary
@@ -63,7 +64,7 @@ def _commit_to_broker(stage: Stage, tell: Callable[[str], None]) -> str:
     shown = [f"{1_000 * _quantile(delays, q):,.0f}" for q in (0.5, 0.95, 0.99, 1.0)]
     return (
         f"Commit to broker, {rate:,.0f} payments a second ({len(delays):,} events in {_PACED_S:g} s), ms:\n\n"
-        + _table(["events", "p50", "p95", "p99", "most"], [[f"{len(delays):,}", *shown]])
+        + markdown_table(["events", "p50", "p95", "p99", "most"], [[f"{len(delays):,}", *shown]])
     )
 
 
@@ -99,7 +100,7 @@ def _load_of_the_outbox(stage: Stage, rounds: int, duration_s: float, tell: Call
     return (
         f"A booking (hold, payment begun and settled; two events), {_CLIENTS} clients, medians of {rounds} rounds of"
         f" {duration_s:g} s in turns:\n\n"
-        + _table(["", "three statements, ms", "WAL, bytes", "Postgres CPU, us"], rows)
+        + markdown_table(["", "three statements, ms", "WAL, bytes", "Postgres CPU, us"], rows)
         + f"\n\nThe relay drained {_median(relayed, 3):,.0f} events a second and took"
         f" {_median(relayed, 2):,.0f} us of its own CPU for each."
     )
@@ -144,7 +145,7 @@ def _direct_produce(stage: Stage, tell: Callable[[str], None]) -> str:
         ["an event over a kept producer", *_p50_p99(warm)],
         [f"an event while the broker is away (then {away_fault})", f"{1_000 * away_s:,.0f}", ""],
     ]
-    return "Producing from the request, ms:\n\n" + _table(["", "p50", "p99"], rows)
+    return "Producing from the request, ms:\n\n" + markdown_table(["", "p50", "p99"], rows)
 
 
 async def _produce(stage: Stage) -> tuple[list[float], list[float]]:
@@ -205,8 +206,9 @@ def _killed_in_between(stage: Stage, tell: Callable[[str], None]) -> str:
         with Relay() as relay:
             published = relay.publish_batch()
         rows.append(["with the outbox" if outbox else "produced after the commit", f"{confirmed}", f"{published}"])
-    return f"{_KILLED} processes killed (SIGKILL) after the commit of a payment and before publishing:\n\n" + _table(
-        ["", "payments committed", "events in Kafka"], rows
+    return (
+        f"{_KILLED} processes killed (SIGKILL) after the commit of a payment and before publishing:\n\n"
+        + markdown_table(["", "payments committed", "events in Kafka"], rows)
     )
 
 
@@ -246,7 +248,3 @@ def _p50_p99(ordered: Sequence[float]) -> list[str]:
 
 def _median(figures: Sequence[Sequence[float]], column: int) -> float:
     return statistics.median(figure[column] for figure in figures)
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))

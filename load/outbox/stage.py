@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from benchmarks import stage as benchmarks_stage
 from benchmarks import tools
+from benchmarks.machine import cpu_s
 from booking.platform.migrate import migrate
 from booking.platform.resources import read_text
 from booking.platform.settings import settings
@@ -87,12 +88,7 @@ class Stage:
     def cost(self) -> Cost:
         """What Postgres has spent so far, its finished backends included."""
         [[wal]] = self.run("select (pg_current_wal_lsn() - '0/0')::bigint", "postgres")
-        ticks = 0
-        for pid in processes_of(self.instance, self.instance.postgres_primary):
-            with suppress(OSError):  # what has ended just now is counted with its parent
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += sum(map(int, fields[11:15]))
-        return Cost(int(str(wal)), ticks / os.sysconf("SC_CLK_TCK"))
+        return Cost(int(str(wal)), cpu_s(processes_of(self.instance, self.instance.postgres_primary)))
 
     def delays_s(self, since: float) -> list[float]:
         """How long after its transaction wrote it each event that is newer than ``since`` was in the broker's log."""

@@ -161,10 +161,9 @@ class Consumer:
         if time.monotonic() > until_s:
             return OutOfTime()
         alone = unended.alone(taken.record)
-        fault: Exception | None = None
         if unended.begin(self._name, alone, ends_missing_max=1):
-            fault = self._fail(taken, FunctionKilled("out of memory, out of time, or a crash: its log says which"))
-            if fault is None:
+            killed = FunctionKilled("out of memory, out of time, or a crash: its log says which")
+            if self._fail(taken, killed) is None:
                 unended.end(self._name, alone.values())
                 return None
         fault = next((self._fail(taken, failure) for _, failure in self._apply([taken], until_s)), None)

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +34,15 @@ def machine_s() -> tuple[float, float]:
     return (sum(fields) - sum(fields[field] for field in _IDLE)) / _TICKS_PER_S, sum(fields) / _TICKS_PER_S
 
 
+def cpu_s(pids: Iterable[int]) -> float:
+    """CPU seconds of these processes so far, and of their children that have ended."""
+    seconds = 0.0
+    for pid in pids:
+        with suppress(OSError):  # what has ended just now is counted with its parent
+            seconds += _parent_and_ticks(pid)[1] / _TICKS_PER_S
+    return seconds
+
+
 def _processes() -> tuple[dict[int, int], dict[int, int]]:
     """Of every process its parent, and the CPU ticks of itself and of its children that have ended."""
     parents, spent = {}, {}
@@ -42,9 +51,14 @@ def _processes() -> tuple[dict[int, int], dict[int, int]]:
             continue
         pid = int(entry.name)
         with suppress(OSError):  # what has ended just now is counted with its parent
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            parents[pid], spent[pid] = int(fields[1]), sum(map(int, fields[11:15]))
+            parents[pid], spent[pid] = _parent_and_ticks(pid)
     return parents, spent
+
+
+def _parent_and_ticks(pid: int) -> tuple[int, int]:
+    """Raises OSError for a process that has ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1]), sum(map(int, fields[11:15]))
 
 
 def _part_of(pid: int, parents: Mapping[int, int], parts: Mapping[int, str]) -> str | None:
