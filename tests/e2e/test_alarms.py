@@ -39,8 +39,8 @@ def test_the_poller_publishes_what_the_alarms_look_at(client: Callable[[str], An
             )["Datapoints"]
             return measured
 
-        [point] = wait_for(latest)
-        assert point["Maximum"] >= 0
+        # The window is a second longer than a period, for a figure put just now: it may hold two points.
+        assert all(point["Maximum"] >= 0 for point in wait_for(latest))
     assert {one["name"] for one in status["alarms"]} == {f"{consumer}-lag" for consumer in CONSUMERS}
 
 
