@@ -138,7 +138,8 @@ def test_two_drills_at_once_on_one_instance_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "which drill?"),
+        ([], "which drill? there are: c, a, b;"),
+        (["--list", "nosuch"], "no drill is called 'nosuch'"),
         (["nosuch"], "no drill is called 'nosuch'; there are: c, a, b"),
         (["b", "--duration", "1"], "--duration must be from"),
         (["b", "--duration", "901"], "to 900 seconds"),
@@ -163,6 +164,14 @@ def test_the_list_names_each_drill_with_what_breaks_what_must_hold_and_how_long(
         assert f"takes {one.duration_s} s" in said
         for bound in one.bounds:
             assert str(bound) in said
+
+
+def test_the_list_of_some_names_only_those(capsys: pytest.CaptureFixture[str]) -> None:
+    assert drill.run(["--list", "gateway"]) == 0
+
+    said = capsys.readouterr().out
+    assert "gateway-down" in said
+    assert "redis-wiped" not in said
 
 
 # -- whose instance it may break --------------------------------------------------------------------------------------

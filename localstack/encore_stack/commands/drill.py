@@ -17,6 +17,7 @@ from encore_stack.instance import Instance
 from encore_stack.parts.localstack import deployed_api_url
 from encore_stack.stack import StackError
 
+_ALL = "all"
 _DURATION_S_MAX = 900
 _WIDTH = 118
 
@@ -25,7 +26,7 @@ Replay an incident: people join, poll as they are told, reserve, pay and fetch t
 a timeline shows what they saw; bounds and the audit decide. A drill runs on an instance of its own ('{INSTANCE}', or a
 new one that ENCORE_INSTANCE names), which is started for it and forgotten afterwards, all but its records.
 
-  scripts/drill --list           every drill: what breaks, what must hold, how long it takes
+  scripts/drill --list [NAME]    every drill, or those: what breaks, what must hold, how long it takes
   scripts/drill redis-wiped      play one
   scripts/drill redis            play those whose names begin so
   scripts/drill all              play all, one after the other"""
@@ -42,13 +43,15 @@ def run(arguments: Sequence[str]) -> int:
     """Exit codes: 0 passed, 1 failed, 2 misused, 130 interrupted."""
     known = all_drills()
     options = _parser().parse_args(arguments)
-    if options.list:
-        print("\n\n".join(map(_describe, known)))
-        return 0
-    chosen = [drill for drill in known if options.name == "all" or f"{drill.name}-".startswith(f"{options.name}-")]
+    if options.list and options.name is None:
+        options.name = _ALL
+    chosen = [drill for drill in known if options.name == _ALL or f"{drill.name}-".startswith(f"{options.name}-")]
     if fault := _misused(options, chosen, known):
         print(f"error: {fault} (see scripts/drill --help)", file=sys.stderr)
         return 2
+    if options.list:
+        print("\n\n".join(map(_describe, chosen)))
+        return 0
     try:
         instance = instance_for_drills()
     except NotADrills as fault:
@@ -91,10 +94,11 @@ def _play(chosen: Sequence[Drill], options: argparse.Namespace, command: str) ->
 
 
 def _misused(options: argparse.Namespace, chosen: Sequence[Drill], known: Sequence[Drill]) -> str | None:
+    there_are = f"there are: {', '.join(drill.name for drill in known)}"
     if options.name is None:
-        return "which drill? scripts/drill --list shows them"
+        return f"which drill? {there_are}; scripts/drill --list NAME tells what one breaks"
     if not chosen:
-        return f"no drill is called '{options.name}'; there are: {', '.join(drill.name for drill in known)}"
+        return f"no drill is called '{options.name}'; {there_are}"
     shortest_s = max(drill.duration_s for drill in chosen)
     if options.duration is not None and not shortest_s <= options.duration <= _DURATION_S_MAX:
         return f"--duration must be from {shortest_s} (what the drill needs) to {_DURATION_S_MAX} seconds"
@@ -132,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", help="which drill, the beginning of several names, or 'all'")
-    parser.add_argument("--list", action="store_true", help="show every drill and end")
+    parser.add_argument("--list", action="store_true", help="describe them and end")
     parser.add_argument(
         "--duration", type=int, metavar="SECONDS", help="make it longer: each of its waits is stretched alike"
     )

@@ -47,8 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/seed",
         description="Load concerts, schedules and seats. What is there already is left as it is; what is missing of the"
-        " counts is added. Concerts 5, 30, 55 and 80 go on sale in 30 days; 30 and 80 collect people for a draw"
-        " until then (scripts/gate draw makes one of another that is to come, scripts/gate open opens its sale).",
+        " counts is added. Concert 5, and of 100 also 30, 55 and 80, go on sale in 30 days; 30 and 80 collect"
+        " people for a draw until then (scripts/gate draw makes one of another that is to come, scripts/gate open opens"
+        " its sale).",
         epilog="exit codes: 0 loaded or nothing was missing, 1 the database could not be loaded, 2 unusable counts",
     )
     parser.add_argument("--concerts", type=int, default=FIRST_LOOK.concerts, help="in all (default %(default)s)")
