@@ -128,6 +128,19 @@ def test_below_info_no_line_is_put_together(topic: str, relay: Relay, monkeypatc
     assert relay.publish_batch() == 1
 
 
+def test_headers_without_value_stop_nothing(danal: SimulatedGateway) -> None:
+    shop = Shop.open()
+    held = shop.hold([1])
+    shop.pay(held)
+    event = msk_event([Record(value, offset) for offset, value in enumerate(envelopes(held))])
+    for record in event["records"]["reservation-events-0"]:
+        record["headers"] = [{"somebodys": None}, {"redriven_for": []}, {"correlation_id": None}]
+
+    assert consumer.consume(event, None) == {"batchItemFailures": []}  # type: ignore[arg-type]
+
+    assert tickets(held) == 1
+
+
 def test_an_event_that_comes_again_changes_nothing(danal: SimulatedGateway) -> None:
     shop = Shop.open()
     held = shop.hold([1, 2])

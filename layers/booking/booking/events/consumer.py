@@ -91,15 +91,15 @@ class Taken:
         """By which the inbox knows it: what is no event is known by where it stood first."""
         if self.envelope:
             return str(self.envelope.event_id)
-        with suppress(ValueError, KeyError):
-            return str(uuid.UUID(self.record.decoded_headers[REDRIVEN_ID].decode()))
+        with suppress(ValueError):
+            return str(uuid.UUID((_header(self.record, REDRIVEN_ID) or b"").decode()))
         position = f"{self.record.topic}/{self.record.partition}/{self.record.offset}"
         return str(uuid.uuid5(uuid.NAMESPACE_URL, position))
 
     def correlation_id(self) -> str:
         if self.envelope:
             return self.envelope.correlation_id
-        return self.record.decoded_headers.get("correlation_id", b"-").decode(errors="replace")
+        return (_header(self.record, "correlation_id") or b"-").decode(errors="replace")
 
 
 class Consumer:
@@ -137,7 +137,7 @@ class Consumer:
         readable: list[Taken] = []
         suspects: list[Taken] = []
         for place, record in enumerate(records):
-            if record.decoded_headers.get(REDRIVEN_FOR, self._name.encode()) != self._name.encode():
+            if (_header(record, REDRIVEN_FOR) or self._name.encode()) != self._name.encode():
                 continue
             try:
                 envelope = msgspec.json.decode(base64.b64decode(record["value"] or ""), type=Envelope)
@@ -266,6 +266,15 @@ class Consumer:
             return
         for taken in batch:
             logger().info(_OUTCOMES[outcomes[taken.event_id()]][1], consumer=self._name, **_named(taken))
+
+
+def _header(record: KafkaEventRecord, name: str) -> bytes | None:
+    """A header's value; None where there is none, or one without value.
+
+    Not the record's ``decoded_headers``: they decode all, and anybody's null among them would fail the whole batch.
+    """
+    values = (each[name] for each in record.headers if each.get(name))
+    return next((bytes(byte & 0xFF for byte in value) for value in values), None)  # of Java, so 255 comes as -1
 
 
 def is_transient(fault: Exception) -> bool:
