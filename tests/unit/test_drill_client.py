@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import pytest
+
+from drills.harness import client
 from drills.harness.client import Client, Reply
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -84,6 +87,16 @@ def test_a_connection_is_kept_and_one_that_the_server_ends_is_not() -> None:
 
     assert kept.connections == 1
     assert ended.connections == 5
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_IDLE_S_MAX", 0.0)
+    asked = Asked()
+
+    replies = ask(answering(asked, OK), 3)
+
+    assert [reply.status for reply in replies] == [200] * 3
+    assert asked.connections == 3
 
 
 def test_no_more_connections_than_allowed() -> None:

@@ -5,12 +5,16 @@ parser of uvicorn and node, and what is written here is only the bookkeeping aro
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+
+_IDLE_S_MAX = 10.0
+"""The gateway ends a connection that was idle for 30 s: a request on it at that moment would be cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,10 @@ class Client:
 
     async def _connection(self) -> "_Connection":
         while self._idle:
-            if (connection := self._idle.pop()).is_open:
+            connection = self._idle.pop()
+            if connection.is_open and time.monotonic() - connection.answered_s < _IDLE_S_MAX:
                 return connection
+            connection.close()
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(_Connection, self._host, self._port)
         return connection
@@ -91,6 +97,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.is_open = False
+        self.answered_s = 0.0
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Reply] | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -133,6 +140,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._parser.should_keep_alive():
             self.is_open = False
+        self.answered_s = time.monotonic()
         if self._answer and not self._answer.done():
             self._answer.set_result(Reply(self._parser.get_status_code(), self._headers, b"".join(self._body)))
 
