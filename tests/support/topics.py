@@ -31,12 +31,12 @@ class Topic:
         return [event["seq"] for event in self.events() if event["reservation_id"] == reservation_id]
 
     async def _read(self) -> list[Any]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, fetch_max_wait_ms=20)
+        # Not seek_to_beginning: it is lost while the reset to the default is on its way.
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, fetch_max_wait_ms=20, auto_offset_reset="earliest")
         await consumer.start()
         try:
             partitions = [TopicPartition(self.name, number) for number in range(self._partitions)]
             consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
             found: list[Any] = []
             async with asyncio.timeout(20):
                 for partition, end in (await consumer.end_offsets(partitions)).items():

@@ -58,10 +58,12 @@ def _facts(letter: dict[str, Any]) -> dict[str, str]:
 def _records(instance: Instance) -> list[ConsumerRecord]:
     async def read() -> list[ConsumerRecord]:
         async with AIOKafkaConsumer(
-            instance.dead_letter_topic, bootstrap_servers=instance.kafka_bootstrap_servers, fetch_max_wait_ms=20
+            instance.dead_letter_topic,
+            bootstrap_servers=instance.kafka_bootstrap_servers,
+            fetch_max_wait_ms=20,
+            auto_offset_reset="earliest",  # seek_to_beginning is lost while the reset to the default is on its way
         ) as consumer:
             partitions = consumer.assignment()
-            await consumer.seek_to_beginning(*partitions)
             ends = await consumer.end_offsets(partitions)
             found: list[ConsumerRecord] = []
             async with asyncio.timeout(_READ_S_MAX):
