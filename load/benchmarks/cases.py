@@ -37,8 +37,8 @@ _STEP_FLOORS = {
     "step6_reserve": ("empty", None),
     "step7_pay": ("empty", None),
 }
-_ONCE = {"step1_join_queue": 15_000, "step6_reserve": 2_500, "step7_pay": 1_000}
-"""Steps of which each request is sent once, and how many may be needed a second."""
+_ONCE = {"step1_join_queue": 30_000, "step6_reserve": 2_500, "step7_pay": 1_000}
+"""Steps of which each request is sent once, and how many may be needed a second; wrk's threads have half each."""
 NOTHING_MARKED = {"numbers": "{}", "versions": "{}", "all_versions": "true"}
 """What the statement of the seat map is asked besides the schedule, by who fills an empty cache from the primary."""
 _SQL_FLOORS = ("step6_reserve", "step7_pay")
