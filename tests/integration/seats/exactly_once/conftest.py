@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from booking.platform.postgres import primary
+from booking.platform.postgres import primary, writer_url
 from booking.platform.postgres_urls import parse_database_url
 from booking.platform.settings import settings
 from encore_stack.instance import Instance
@@ -116,7 +116,7 @@ def take_out(
     Afterwards it is empty and has its guards again.
     """
     monkeypatch.setenv("ENCORE_DATABASE_URL", unguarded_url)
-    monkeypatch.setenv("ENCORE_REPLICA_URL", unguarded_url)
+    monkeypatch.setenv("ENCORE_REPLICA_URL", writer_url(unguarded_url))  # no replica, which would be behind
     monkeypatch.setenv("ENCORE_DANAL_URL", unguarded_danal.url)
     monkeypatch.setenv("ENCORE_LOCKS_REDIS_URL", "redis://127.0.0.1:1/0")
     settings.cache_clear()

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from booking import payment, seats
 from booking.operations.audit import Verdict
 from booking.payment.gateways import Charge, Outcome, gateway
-from booking.platform.postgres import primary
+from booking.platform.postgres import primary, replica, writer_url
 from booking.platform.problems import Refusal
 from booking.platform.settings import settings
 from booking.queue import Pass
@@ -487,9 +487,10 @@ def told(refusals: set[str]) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_replica(encore_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time passes here by rows that change: a replica's lag would be minutes."""
-    monkeypatch.setenv("ENCORE_REPLICA_URL", os.environ["ENCORE_DATABASE_URL"])
+    """Time passes here by rows whose versions stay: a replica that has not replayed that would pass for up to date."""
+    monkeypatch.setenv("ENCORE_REPLICA_URL", writer_url(os.environ["ENCORE_DATABASE_URL"]))
     settings.cache_clear()
+    assert not replica().value("select pg_is_in_recovery()")
 
 
 @pytest.fixture(autouse=True)
