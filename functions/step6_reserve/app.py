@@ -4,6 +4,7 @@ from typing import Annotated
 
 from chalice.app import Response
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.json import Decoder
 
 from booking import payment, seats
 from booking.platform.edge import (
@@ -43,10 +44,13 @@ class ReserveRequest(StrictStruct):
             raise ValueError("`section` goes with `best`")
 
 
+RESERVE_REQUEST = Decoder(ReserveRequest)
+
+
 @app.route("/reservations", methods=["POST"])
 def reserve() -> Response:
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
-    request = read_body(app, ReserveRequest)
+    request = read_body(app, RESERVE_REQUEST)
     attempt = Attempt(shopper, key, request_hash(request))
     if request.best is not UNSET:
         section = None if request.section is UNSET else request.section

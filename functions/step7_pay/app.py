@@ -4,6 +4,7 @@ from typing import Annotated
 
 from chalice.app import Response
 from msgspec import Meta
+from msgspec.json import Decoder
 
 from booking import payment, seats
 from booking.payment.payments import POLL_AFTER_S
@@ -27,10 +28,13 @@ class PayRequest(StrictStruct):
     method: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
 
 
+PAY_REQUEST = Decoder(PayRequest)
+
+
 @app.route("/reservations/{reservation_id}/payments", methods=["POST"])
 def pay(reservation_id: str) -> Response:
     shopper, key = read_pass(bearer(app)), idempotency_key(app)
-    request = read_body(app, PayRequest)
+    request = read_body(app, PAY_REQUEST)
     reservation_id = path_uuid(reservation_id, seats.ReservationUnknown)
     paid = payment.pay(Attempt(shopper, key, request_hash(reservation_id, request)), reservation_id, request.method)
     if paid.pending:

@@ -65,6 +65,9 @@ class Envelope(msgspec.Struct, frozen=True):
     data: msgspec.Raw
 
 
+_ENVELOPE = msgspec.json.Decoder(Envelope)
+
+
 class OutOfTime(Unavailable):
     """The batch took too long; what is left of it comes again."""
 
@@ -140,7 +143,7 @@ class Consumer:
             if (_header(record, REDRIVEN_FOR) or self._name.encode()) != self._name.encode():
                 continue
             try:
-                envelope = msgspec.json.decode(base64.b64decode(record["value"] or ""), type=Envelope)
+                envelope = _ENVELOPE.decode(base64.b64decode(record["value"] or ""))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
                 faults[place] = self._fail(Taken(place, record, None), fault)
             else:

@@ -26,6 +26,9 @@ class PublishedEvent(msgspec.Struct, frozen=True):
     seq: int
 
 
+_PUBLISHED_EVENT = msgspec.json.Decoder(PublishedEvent)
+
+
 def read_topic(bootstrap_servers: str, topic: str, window_s: float) -> list[list[PublishedEvent]]:
     """The events of the last ``window_s`` seconds (and an hour) that are in the topic now, by partition and in order.
 
@@ -76,6 +79,6 @@ async def _read(bootstrap_servers: str, topic: str, since_ms: int) -> list[list[
 def _events(values: Iterator[bytes]) -> Iterator[PublishedEvent]:
     for value in values:
         try:
-            yield msgspec.json.decode(value, type=PublishedEvent)
+            yield _PUBLISHED_EVENT.decode(value)
         except (msgspec.DecodeError, TypeError):
             continue

@@ -40,6 +40,9 @@ class _BookPage(msgspec.Struct, frozen=True):
     next_after: int | None
 
 
+_BOOK_PAGE = msgspec.json.Decoder(_BookPage)
+
+
 def book_urls() -> Mapping[str, str]:
     """Where each firm's book is, by the gateway's name."""
     return {"danal": settings().danal_url, "payco": settings().payco_url}
@@ -62,7 +65,7 @@ def read_book(url: str, after: int = 0) -> Iterator[list[BookEntry]]:
                 text = response.read()
                 if response.status != 200:
                     raise BookUnreadable(f"the gateway at {url} answered {response.status} for its book")
-                page = msgspec.json.decode(text, type=_BookPage)
+                page = _BOOK_PAGE.decode(text)
             except (OSError, http.client.HTTPException, msgspec.DecodeError) as fault:
                 raise BookUnreadable(f"the book of the gateway at {url} cannot be read: {fault}") from fault
             yield page.entries

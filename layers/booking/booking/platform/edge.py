@@ -102,8 +102,11 @@ def no_content() -> Response:
     return _TextResponse(body="", status_code=204, headers={})
 
 
-def read_body[Body: StrictStruct](app: StepApp, kind: type[Body]) -> Body:
-    """Decode the request's JSON body into ``kind``.
+def read_body[Body: StrictStruct](app: StepApp, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """Decode the request's JSON body.
+
+    ``decoder`` is made when its module is imported: msgspec completes what it knows of a type at first use, and another
+    thread that uses the type meanwhile ends the process (segmentation fault).
 
     Raises UnsupportedMediaType, TooLarge, and BadRequest with the path of the field that is wrong.
     """
@@ -117,7 +120,7 @@ def read_body[Body: StrictStruct](app: StepApp, kind: type[Body]) -> Body:
     if not raw:
         raise BadRequest("a JSON body is needed")
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return decoder.decode(raw)
     except msgspec.DecodeError as fault:
         raise BadRequest(str(fault)) from fault
     except (UnicodeDecodeError, RecursionError) as fault:

@@ -146,7 +146,7 @@ class _Hurried(socket.socket):
 
 def _read_outcome(text: bytes) -> Outcome:
     try:
-        return _OUTCOMES[msgspec.json.decode(text, type=_Answer).status]
+        return _OUTCOMES[_ANSWER.decode(text).status]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return Outcome.UNKNOWN
 
@@ -154,6 +154,8 @@ def _read_outcome(text: bytes) -> Outcome:
 class _Answer(msgspec.Struct):
     status: str
 
+
+_ANSWER = msgspec.json.Decoder(_Answer)
 
 _OUTCOMES = {
     "captured": Outcome.CAPTURED,
