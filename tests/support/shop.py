@@ -132,13 +132,11 @@ class Shop:
 
         Behind the seats' versions, so the replica must have it before anybody looks.
         """
-        lapse(primary().rows, reservation["reservation_id"])
-        wait_for_replica()
+        self.let_pass(reservation, 3_600)
 
     def lapse_within_cap(self, reservation: dict[str, Any]) -> None:
         """Let the hold's time be over but not its cap: as long payments do, minutes after the hold was made."""
-        lapse(primary().rows, reservation["reservation_id"], "6 minutes")
-        wait_for_replica()
+        self.let_pass(reservation, 360)
 
     def pass_time(self, seconds: int) -> None:
         """Let time pass for all of the shop: move its reservations, seats, payments and ledger into the past.

@@ -10,8 +10,6 @@ from drills.harness.watch import CLOSED, FIRMS, OPEN, PENDING, circuit
 
 PAY = "step7_pay"
 OTHER_STEPS = tuple(step for step in STEPS if step != PAY)
-_TIMEOUT_S = 5.0
-_PAGE = 10_000
 _OTHERS_S, _OTHERS_P95_S = 2.4, 0.6
 _BROKEN_S = 2.0
 """How long after its mark a break is surely there."""

@@ -65,7 +65,7 @@ class StepApp(Chalice):
 
 
 class _TextResponse(Response):
-    """A response whose body is text. Chalice would first compare its headers with lists of binary content types."""
+    """A response whose body is text. Chalice would sort its headers, and look among them for a binary content type."""
 
     def to_dict(self, binary_types: object = None) -> dict[str, Any]:
         """What Lambda returns to API Gateway."""
